@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Making a ledger file.
+ *
+ * Crash story: the file is built under a name of its own and becomes the
+ * ledger by link() or rename().  With force, the old ledger is first marked
+ * as retired under its mutex, while it has no participants: a process that
+ * had it open cannot join it any more, so nobody is left behind in it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static const char *cell_problem(const struct ballast_config *c)
+{
+    uint32_t n, k;
+
+    if (c->nr_nodes > BALLAST_MAX_NODES ||
+        c->nr_classes > BALLAST_MAX_CLASSES) {
+        return NULL;    /* found again, and said, by file_geometry() */
+    }
+    for (n = 0; n < c->nr_nodes; n++) {
+        for (k = 0; k < c->nr_classes; k++) {
+            if (c->capacity_bytes[n][k] > BALLAST_MAX_BYTES) {
+                return "capacity: at most 256 TiB per node and page size";
+            }
+            if (c->page_bytes[k] &&
+                c->capacity_bytes[n][k] % c->page_bytes[k]) {
+                return "capacity: not a multiple of the page size";
+            }
+        }
+    }
+    return NULL;
+}
+
+static void fill_header(struct file_header *h, const struct ballast_config *c)
+{
+    struct timespec now;
+
+    memset(h, 0, sizeof(*h));
+    memcpy(h->magic, FILE_MAGIC, sizeof(h->magic));
+    h->format = FILE_FORMAT;
+    h->header_bytes = FILE_HEADER_BYTES;
+    h->abi = FILE_ABI;
+    h->mutex_bytes = sizeof(pthread_mutex_t);
+    h->nr_nodes = c->nr_nodes;
+    h->nr_classes = c->nr_classes;
+    h->nr_slots = c->nr_slots ? c->nr_slots : SLOTS_DEFAULT;
+    h->admission = c->admission;
+    h->count_cache_percent = c->count_cache_percent;
+    h->overcommit_percent = 100;
+    clock_gettime(CLOCK_REALTIME, &now);
+    h->created_ns = (uint64_t)now.tv_sec * 1000000000 +
+                    (uint64_t)now.tv_nsec;
+    memcpy(h->page_bytes, c->page_bytes, sizeof(h->page_bytes));
+    memcpy(h->node_id, c->node_id, sizeof(h->node_id));
+    file_boot_id(h->boot_id);
+}
+
+/* The offsets follow from the counts; file_geometry() checks the rest. */
+static int finish_header(struct file_header *h, struct geometry *geo,
+                         struct ballast_refusal *why)
+{
+    uint32_t cells = (h->nr_nodes + 1) * h->nr_classes;
+    int err;
+
+    if (h->nr_nodes > BALLAST_MAX_NODES ||
+        h->nr_classes > BALLAST_MAX_CLASSES || h->nr_slots > SLOTS_MAX) {
+        cells = 0;
+    }
+    h->capacity_offset = FILE_HEADER_BYTES;
+    h->totals_offset = h->capacity_offset + ((cells * 8 + 63) & ~63u);
+    h->slots_offset = (h->totals_offset + cells * sizeof(struct total_cell) +
+                       4095) & ~UINT64_C(4095);
+    h->slot_bytes = (uint32_t)(sizeof(struct file_slot) +
+                               2 * NR_COLUMNS * cells * 8 + 63) & ~63u;
+    h->file_bytes = h->slots_offset + (uint64_t)h->slot_bytes * h->nr_slots;
+    h->static_sum = file_static_sum(h);
+    err = file_geometry(h, FILE_MAX_BYTES, geo, why);
+    return err ? -EINVAL : 0;
+}
+
+static int write_file(int fd, const struct file_header *h,
+                      const struct geometry *geo,
+                      const struct ballast_config *c)
+{
+    uint8_t *base;
+    uint64_t *capacity;
+    uint32_t n, k;
+    int err;
+
+    err = posix_fallocate(fd, 0, (off_t)geo->file_bytes);
+    if (err) {
+        return -err;
+    }
+    base = mmap(NULL, geo->file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+                fd, 0);
+    if (base == MAP_FAILED) {
+        return -errno;
+    }
+    put_words(base, h, offsetof(struct file_header, mutex));
+    capacity = (uint64_t *)(void *)(base + geo->capacity_offset);
+    for (n = 0; n < geo->nr_nodes; n++) {
+        for (k = 0; k < geo->nr_classes; k++) {
+            put64(&capacity[n * geo->nr_classes + k], c->capacity_bytes[n][k]);
+        }
+    }
+    err = file_mutex_init(&((struct file_header *)(void *)base)->mutex);
+    ballast_crash_point();
+    munmap(base, geo->file_bytes);
+    return err;
+}
+
+static bool anybody_lives(struct ballast_ledger *l)
+{
+    uint32_t high = slots_high(l);
+    uint32_t nr;
+
+    for (nr = 0; nr < high; nr++) {
+        if (slot_in_use(slot_at(l, nr))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What is in the way may also be something that never was a ledger. */
+static int retire_old(const char *path)
+{
+    struct ballast_ledger *l;
+    int err = ballast_ledger_open(path, &l, NULL);
+
+    if (err) {
+        return err == -ETIMEDOUT ? err : 0;
+    }
+    ballast_sweep(l);
+    err = ledger_lock(l);
+    if (!err) {
+        if (anybody_lives(l)) {
+            err = -EBUSY;
+        } else {
+            publish32(&l->header->retired, 1);
+        }
+        ledger_unlock(l);
+    } else if (err != -ETIMEDOUT) {
+        err = 0;    /* retired before, or beyond repair */
+    }
+    ballast_ledger_close(l);
+    return err;
+}
+
+static int give_name(const char *temp, const char *path, unsigned flags,
+                     struct ballast_refusal *why)
+{
+    int err;
+
+    if (!(flags & BALLAST_CREATE_FORCE)) {
+        if (link(temp, path) == 0) {
+            return unlink(temp) ? -errno : 0;
+        }
+        err = -errno;
+        return err == -EEXIST ?
+               refuse_detail(why, BALLAST_EXISTS, "%.100s", path) :
+               refuse_system(why, err, "%.100s", path);
+    }
+    err = retire_old(path);
+    if (err == -EBUSY) {
+        refuse_detail(why, BALLAST_EXISTS, "it is in use: %.90s", path);
+        if (why) {
+            why->err = err;
+        }
+        return err;
+    }
+    if (!err && rename(temp, path)) {
+        err = -errno;
+    }
+    return err ? refuse_system(why, err, "replacing %.90s", path) : 0;
+}
+
+static int create_temp(const char *path, char *temp, size_t len)
+{
+    const char *slash = strrchr(path, '/');
+    int dir = slash ? (int)(slash - path) + 1 : 0;
+    int n = snprintf(temp, len, "%.*s.ballast-XXXXXX", dir, path);
+    int fd;
+
+    if (n < 0 || (size_t)n >= len) {
+        return -ENAMETOOLONG;
+    }
+    fd = mkostemp(temp, O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static int create_checked(const char *path, const struct file_header *h,
+                          const struct geometry *geo,
+                          const struct ballast_config *config,
+                          unsigned flags, struct ballast_refusal *why)
+{
+    char temp[4096];
+    int fd = create_temp(path, temp, sizeof(temp));
+    int err;
+
+    if (fd < 0) {
+        return refuse_system(why, fd, "making a file for %.80s", path);
+    }
+    err = write_file(fd, h, geo, config);
+    if (!err && fchmod(fd, config->mode ? config->mode & 0777 : 0660)) {
+        err = -errno;
+    }
+    close(fd);
+    if (err) {
+        refuse_system(why, err, "writing %.100s", path);
+    } else {
+        err = give_name(temp, path, flags, why);
+    }
+    if (err) {
+        unlink(temp);
+    }
+    return err;
+}
+
+int ballast_ledger_create(const char *path,
+                          const struct ballast_config *config,
+                          unsigned flags, struct ballast_refusal *why)
+{
+    struct file_header h;
+    struct geometry geo;
+    const char *problem = cell_problem(config);
+    int err;
+
+    if (why) {
+        memset(why, 0, sizeof(*why));
+        why->node = BALLAST_NODE_ANY;
+    }
+    if (problem) {
+        return refuse_system(why, -EINVAL, "%s", problem);
+    }
+    fill_header(&h, config);
+    err = finish_header(&h, &geo, why);
+    if (err) {
+        if (why) {
+            why->reason = BALLAST_SYSTEM;
+            why->err = err;
+        }
+        return err;
+    }
+    return create_checked(path, &h, &geo, config, flags, why);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the files of the library share.
+ *
+ * Lock order: the open lock (a byte of the file, held only while a ledger is
+ * created, opened or reset) before the mutex in the header.  Slot locks are
+ * taken without waiting, so they have no place in the order.  Nothing that
+ * may block is called with the mutex held.
+ *
+ * A "view" is a slot's cells in private memory; "cell" is row * classes +
+ * class, the last row being claims on no node in particular.
+ */
+#ifndef LEDGER_INTERNAL_H
+#define LEDGER_INTERNAL_H
+
+#include "ballast/admin.h"
+#include "format.h"
+#include "store.h"
+
+/*
+ * Hidden: a plug-in that links the library must not have these names bound
+ * to something of the same name in the program that loads it.
+ */
+#pragma GCC visibility push(hidden)
+
+struct geometry {
+    uint32_t nr_nodes;
+    uint32_t nr_classes;
+    uint32_t nr_cells;
+    uint32_t nr_slots;
+    uint32_t slot_bytes;
+    uint32_t admission;
+    uint32_t count_cache_percent;
+    uint64_t capacity_offset;
+    uint64_t totals_offset;
+    uint64_t slots_offset;
+    uint64_t file_bytes;
+    uint64_t page_bytes[BALLAST_MAX_CLASSES];
+    uint32_t node_id[BALLAST_MAX_NODES];
+};
+
+struct ballast_ledger {
+    int fd;
+    struct file_header *header;
+    struct geometry geo;
+    uint64_t *capacity;
+    struct total_cell *totals;
+    uint8_t *slots;
+    uint32_t slot;
+    uint64_t serial;
+    pid_t joined_pid;
+    bool bequeathed;
+};
+
+struct view {
+    uint64_t col[NR_COLUMNS][MAX_CELLS];
+    uint64_t outstanding[MAX_CELLS];
+};
+
+/* Who a process is. */
+struct identity {
+    int32_t pid;
+    uint32_t uid;
+    uint64_t start_ticks;
+    uint64_t pidns_inode;
+};
+
+/* What the kernel had free, and what the ledger looked like just before. */
+struct sample {
+    bool valid;
+    uint64_t epoch;
+    uint64_t drawn_bytes[MAX_CELLS];
+    uint64_t free_bytes[MAX_CELLS];
+};
+
+/* refusal.c */
+int refuse(struct ballast_refusal *why, enum ballast_reason reason);
+int refuse_system(struct ballast_refusal *why, int err, const char *format,
+                  ...) __attribute__((format(printf, 3, 4)));
+int refuse_detail(struct ballast_refusal *why, enum ballast_reason reason,
+                  const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* file.c */
+int file_lock_open(int fd);
+void file_unlock_open(int fd);
+int file_map(int fd, struct ballast_ledger **out, struct ballast_refusal *why);
+void file_unmap(struct ballast_ledger *l);
+uint64_t file_static_sum(const struct file_header *h);
+int file_geometry(const struct file_header *h, uint64_t size,
+                  struct geometry *geo, struct ballast_refusal *why);
+int file_boot_id(uint8_t id[16]);
+int file_mutex_init(pthread_mutex_t *mutex);
+bool file_mutex_looks_right(const pthread_mutex_t *mutex);
+
+/* lock.c */
+int ledger_lock(struct ballast_ledger *l);
+int ledger_lock_why(struct ballast_ledger *l, struct ballast_refusal *why);
+void ledger_unlock(struct ballast_ledger *l);
+void ledger_recompute(struct ballast_ledger *l, struct total_cell *sums);
+void ledger_recover(struct ballast_ledger *l);
+
+/* slot.c */
+struct file_slot *slot_at(const struct ballast_ledger *l, uint32_t nr);
+uint32_t slots_high(const struct ballast_ledger *l);
+bool slot_in_use(const struct file_slot *s);
+void slot_name(const struct file_slot *s, char name[BALLAST_NAME_BYTES]);
+void slot_view(const struct ballast_ledger *l, const struct file_slot *s,
+               struct view *v);
+void slot_publish(struct ballast_ledger *l, struct file_slot *s,
+                  const struct view *v);
+void slot_write_identity(struct file_slot *s, const struct identity *who);
+void slot_free(struct ballast_ledger *l, struct file_slot *s);
+int slot_lock_byte(int fd, uint32_t nr, short type);
+bool slot_lock_is_free(int fd, uint32_t nr);
+int slot_find_free(struct ballast_ledger *l, bool lock, uint32_t *nr);
+struct file_slot *slot_find_name(struct ballast_ledger *l, const char *name,
+                                 uint32_t except);
+struct file_slot *slot_own(struct ballast_ledger *l, int *err,
+                           struct ballast_refusal *why);
+int slot_check_name(const char *name, struct ballast_refusal *why);
+
+/* account.c */
+uint64_t clamp_bytes(uint64_t bytes);
+void view_zero(const struct geometry *geo, struct view *v);
+void view_redeem(const struct geometry *geo, struct view *v);
+bool view_uses_cell(const struct view *v, uint32_t cell);
+void totals_move(struct ballast_ledger *l, const struct view *from,
+                 const struct view *to);
+int64_t cell_free(const struct ballast_ledger *l, uint32_t cell);
+uint64_t host_room(const struct ballast_ledger *l, uint32_t class);
+uint64_t host_capacity(const struct ballast_ledger *l, uint32_t class);
+
+/* admit.c */
+#define ADMIT_SAMPLE 1
+#define ADMIT_RESAMPLE 2
+int admit(const struct ballast_ledger *l, const struct view *from,
+          const struct view *to, const struct sample *sample,
+          struct ballast_refusal *why);
+void refusal_holders(struct ballast_ledger *l, struct ballast_refusal *why,
+                     uint32_t except);
+
+/* demand.c */
+int demand_view(const struct geometry *geo, const struct ballast_demand *set,
+                size_t nr, struct view *v, struct ballast_refusal *why);
+int usage_view(const struct geometry *geo, const struct ballast_usage *set,
+               size_t nr, struct view *v);
+
+/* sweep.c */
+bool process_gone(int32_t pid, uint64_t start_ticks);
+
+/* host.c */
+extern const char *ballast_sysfs_root;
+int identity_self(struct identity *who);
+int identity_of(pid_t pid, struct identity *who);
+uint64_t host_pidns(void);
+uint64_t host_now_ns(void);
+uint64_t host_kernel_free(uint32_t node, uint64_t page_bytes, bool base,
+                          uint32_t count_cache_percent);
+int host_read(const char *path, char *buf, size_t len);
+struct process_stat {
+    char state;
+    uint64_t threads;
+    uint64_t start_ticks;
+};
+int host_process_stat(int32_t pid, struct process_stat *st);
+void sample_take(const struct ballast_ledger *l, struct sample *s);
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The mutex in the file, and what is done when its owner died.
+ *
+ * Invariant: whoever holds the mutex finds totals that agree with the slots.
+ *
+ * Crash story: EOWNERDEAD means that the last owner died between two stores.
+ * Its slot is as it was or as it was to become, because one store decides;
+ * only the totals may be off.  They are recomputed, and only then is the
+ * mutex declared consistent: if we die meanwhile, the next one starts over.
+ */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "internal.h"
+
+#define LOCK_SECONDS 10
+
+void ledger_recompute(struct ballast_ledger *l, struct total_cell *sums)
+{
+    uint32_t high = slots_high(l);
+    struct view v;
+    uint32_t nr, i;
+
+    memset(sums, 0, sizeof(*sums) * l->geo.nr_cells);
+    for (nr = 0; nr < high; nr++) {
+        const struct file_slot *s = slot_at(l, nr);
+
+        if (!slot_in_use(s)) {
+            continue;
+        }
+        slot_view(l, s, &v);
+        for (i = 0; i < l->geo.nr_cells; i++) {
+            sums[i].claimed_bytes += v.col[COL_CLAIMED][i];
+            sums[i].resident_bytes += v.col[COL_RESIDENT][i];
+            sums[i].freeable_bytes += v.col[COL_FREEABLE][i];
+            sums[i].outstanding_bytes += v.outstanding[i];
+        }
+    }
+}
+
+/* With the mutex held.  The epoch tells samplers to forget what they saw. */
+void ledger_recover(struct ballast_ledger *l)
+{
+    struct total_cell sums[MAX_CELLS];
+    struct file_header *h = l->header;
+    uint32_t i;
+
+#ifdef BALLAST_NO_RECOVERY
+    return;     /* a control: the crash test must notice */
+#endif
+    put64(&h->epoch, get64(&h->epoch) + 1);
+    ledger_recompute(l, sums);
+    for (i = 0; i < l->geo.nr_cells; i++) {
+        put64(&l->totals[i].claimed_bytes, sums[i].claimed_bytes);
+        put64(&l->totals[i].resident_bytes, sums[i].resident_bytes);
+        put64(&l->totals[i].freeable_bytes, sums[i].freeable_bytes);
+        put64(&l->totals[i].outstanding_bytes, sums[i].outstanding_bytes);
+    }
+    put32(&h->returned_seq, h->returned_seq + 1);
+}
+
+static int lock_slowly(pthread_mutex_t *mutex)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += LOCK_SECONDS;
+    return pthread_mutex_timedlock(mutex, &until);
+}
+
+int ledger_lock(struct ballast_ledger *l)
+{
+    pthread_mutex_t *mutex = &l->header->mutex;
+    int err;
+
+    ballast_crash_point();
+    err = pthread_mutex_trylock(mutex);
+    if (err == EBUSY) {
+        err = lock_slowly(mutex);
+    }
+    if (err == EOWNERDEAD) {
+        ledger_recover(l);
+        err = pthread_mutex_consistent(mutex);
+    }
+    if (err) {
+        return -err;
+    }
+    ballast_crash_point();
+    if (get32(&l->header->retired)) {
+        pthread_mutex_unlock(mutex);
+        return -ESTALE;
+    }
+    return 0;
+}
+
+int ledger_lock_why(struct ballast_ledger *l, struct ballast_refusal *why)
+{
+    int err = ledger_lock(l);
+
+    switch (err) {
+    case 0:
+        return 0;
+    case -ESTALE:
+        refuse_detail(why, BALLAST_BAD_FILE,
+                      "the ledger was replaced; open it again");
+        break;
+    case -ETIMEDOUT:
+        return refuse_system(why, err, "the ledger has been locked by another "
+                             "process for %d seconds", LOCK_SECONDS);
+    default:
+        refuse_detail(why, BALLAST_BAD_FILE,
+                      "its lock is unusable; make it anew with init --force");
+        break;
+    }
+    if (why) {
+        why->err = err;
+    }
+    return err;
+}
+
+void ledger_unlock(struct ballast_ledger *l)
+{
+    ballast_crash_point();
+    pthread_mutex_unlock(&l->header->mutex);
+}

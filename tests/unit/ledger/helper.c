@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * See helper.h.  Ledgers live in a private directory on tmpfs that is removed
+ * when the process that made it exits.
+ */
+#include <dirent.h>
+#include <stdarg.h>
+#include <sys/stat.h>
+
+#include "helper.h"
+
+static int tap_count;
+int tap_failures;
+bool tap_quiet;
+static char directory[64];
+static pid_t directory_owner;
+
+bool tap_ok(bool ok, const char *code, const char *file, int line,
+            const char *format, ...)
+{
+    va_list args;
+
+    tap_failures += !ok;
+    if (ok && tap_quiet) {
+        return ok;
+    }
+    if (tap_quiet) {
+        printf("# not ok: ");
+    } else {
+        printf("%sok %d - ", ok ? "" : "not ", ++tap_count);
+    }
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    putchar('\n');
+    if (!ok) {
+        printf("# failed: %s at %s:%d\n", code, file, line);
+    }
+    fflush(stdout);
+    return ok;
+}
+
+int tap_done(void)
+{
+    printf("1..%d\n", tap_count);
+    return tap_failures ? 1 : 0;
+}
+
+static void remove_directory(void)
+{
+    char path[512];
+    struct dirent *entry;
+    DIR *dir;
+
+    if (directory_owner != getpid() || !(dir = opendir(directory))) {
+        return;
+    }
+    while ((entry = readdir(dir))) {
+        snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
+        unlink(path);
+    }
+    closedir(dir);
+    rmdir(directory);
+}
+
+const char *temp_path(const char *name)
+{
+    static char path[256];
+
+    if (!directory[0]) {
+        strcpy(directory, "/dev/shm/ballast-test-XXXXXX");
+        if (!mkdtemp(directory)) {
+            strcpy(directory, "/tmp/ballast-test-XXXXXX");
+            if (!mkdtemp(directory)) {
+                abort();
+            }
+        }
+        directory_owner = getpid();
+        atexit(remove_directory);
+    }
+    snprintf(path, sizeof(path), "%s/%s", directory, name);
+    return path;
+}
+
+void config_static(struct ballast_config *config, uint32_t nodes,
+                   uint64_t per_node_bytes)
+{
+    uint32_t n;
+
+    memset(config, 0, sizeof(*config));
+    config->nr_nodes = nodes;
+    config->nr_classes = 2;
+    config->nr_slots = 64;
+    config->admission = BALLAST_ADMIT_STATIC;
+    config->count_cache_percent = 50;
+    config->page_bytes[0] = 4096;
+    config->page_bytes[1] = MIB(2);
+    for (n = 0; n < nodes; n++) {
+        config->node_id[n] = n;
+        config->capacity_bytes[n][0] = per_node_bytes;
+        config->capacity_bytes[n][1] = per_node_bytes / 2;
+    }
+}
+
+const char *new_ledger(const char *name, uint32_t nodes,
+                       uint64_t per_node_bytes)
+{
+    const char *path = temp_path(name);
+    struct ballast_config config;
+
+    config_static(&config, nodes, per_node_bytes);
+    unlink(path);
+    if (ballast_ledger_create(path, &config, 0, NULL)) {
+        printf("Bail out! cannot create %s\n", path);
+        exit(1);
+    }
+    return path;
+}
+
+struct ballast_ledger *must_open(const char *path)
+{
+    struct ballast_refusal why;
+    struct ballast_ledger *l;
+    char text[512];
+
+    if (ballast_ledger_open(path, &l, &why)) {
+        ballast_refusal_text(&why, text, sizeof(text));
+        printf("Bail out! cannot open: %s\n", text);
+        fflush(stdout);
+        _exit(1);
+    }
+    return l;
+}
+
+struct ballast_ledger *must_join(const char *path, const char *name)
+{
+    struct ballast_ledger *l = must_open(path);
+    int err = ballast_join(l, name, 0, NULL);
+
+    if (err) {
+        printf("Bail out! cannot join as %s: %d\n", name, err);
+        fflush(stdout);
+        _exit(1);
+    }
+    return l;
+}
+
+static bool cell_adds_up(const struct ballast_cell *c)
+{
+    return c->free_bytes + (int64_t)c->freeable_bytes +
+           (int64_t)c->owned_bytes == (int64_t)c->capacity_bytes;
+}
+
+static uint64_t held(const struct ballast_status *st, uint32_t node,
+                     uint64_t page_bytes)
+{
+    uint64_t sum = 0;
+    size_t p, i;
+
+    for (p = 0; p < st->nr_participants; p++) {
+        for (i = 0; i < st->participants[p].nr_cells; i++) {
+            const struct ballast_own *c = &st->participants[p].cells[i];
+
+            if ((node == ANY || c->node == node) &&
+                c->page_bytes == page_bytes) {
+                sum += c->resident_bytes + c->outstanding_bytes;
+            }
+        }
+    }
+    return sum;
+}
+
+/* Per node and for the host, against the participants and the totals. */
+bool identity_holds(struct ballast_ledger *l)
+{
+    struct total_cell sums[MAX_CELLS];
+    struct ballast_status *st;
+    bool ok = true;
+    uint32_t i;
+
+    if (ballast_status_get(l, &st)) {
+        return false;
+    }
+    for (i = 0; i < st->nr_cells; i++) {
+        const struct ballast_cell *c = &st->cells[i];
+
+        ok &= cell_adds_up(c);
+        ok &= held(st, c->node, c->page_bytes) ==
+              c->resident_bytes + c->outstanding_bytes;
+    }
+    ballast_status_free(st);
+    if (ledger_lock(l)) {
+        return false;
+    }
+    ledger_recompute(l, sums);
+    for (i = 0; i < l->geo.nr_cells; i++) {
+        ok &= sums[i].claimed_bytes == l->totals[i].claimed_bytes &&
+              sums[i].resident_bytes == l->totals[i].resident_bytes &&
+              sums[i].freeable_bytes == l->totals[i].freeable_bytes &&
+              sums[i].outstanding_bytes == l->totals[i].outstanding_bytes;
+    }
+    ledger_unlock(l);
+    return ok;
+}
+
+struct ballast_cell cell_on(struct ballast_ledger *l, uint32_t node)
+{
+    struct ballast_cell cell = { 0 };
+    struct ballast_status *st;
+    size_t i;
+
+    if (ballast_status_get(l, &st)) {
+        return cell;
+    }
+    for (i = 0; i < st->nr_cells; i++) {
+        if (st->cells[i].node == node && st->cells[i].page_bytes == 4096) {
+            cell = st->cells[i];
+        }
+    }
+    ballast_status_free(st);
+    return cell;
+}
+
+int64_t free_on(struct ballast_ledger *l, uint32_t node)
+{
+    return cell_on(l, node).free_bytes;
+}
+
+int nr_in_state(struct ballast_ledger *l, enum ballast_state state)
+{
+    struct ballast_status *st;
+    int nr = 0;
+    size_t i;
+
+    if (ballast_status_get(l, &st)) {
+        return -1;
+    }
+    for (i = 0; i < st->nr_participants; i++) {
+        nr += st->participants[i].state == state;
+    }
+    ballast_status_free(st);
+    return nr;
+}
+
+void kill_and_reap(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+/* A child that is forgotten must not hold up whoever reads our output. */
+pid_t fork_child(void)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        alarm(20);
+    }
+    return pid;
+}

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Files that are no ledgers, or were: every one gives an error with words, or
+ * works, and none makes us read outside of it (the sanitizers watch).
+ */
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "helper.h"
+
+static struct ballast_refusal why;
+
+static void poke(const char *path, off_t offset, const void *bytes, size_t len)
+{
+    int fd = open(path, O_RDWR);
+
+    if (fd < 0 || pwrite(fd, bytes, len, offset) != (ssize_t)len) {
+        abort();
+    }
+    close(fd);
+}
+
+static void fix_sum(const char *path)
+{
+    struct file_header h;
+    int fd = open(path, O_RDWR);
+
+    if (pread(fd, &h, sizeof(h), 0) != sizeof(h)) {
+        abort();
+    }
+    h.static_sum = file_static_sum(&h);
+    if (pwrite(fd, &h, sizeof(h), 0) != sizeof(h)) {
+        abort();
+    }
+    close(fd);
+}
+
+static enum ballast_reason open_reason(const char *path)
+{
+    struct ballast_ledger *l = NULL;
+    int err = ballast_ledger_open(path, &l, &why);
+    char text[512];
+
+    if (!err) {
+        ballast_ledger_close(l);
+        return BALLAST_OK;
+    }
+    if (!ballast_refusal_text(&why, text, sizeof(text)) || err != why.err) {
+        return BALLAST_OK;
+    }
+    return why.reason;
+}
+
+static void test_not_ledgers(void)
+{
+    const char *path = temp_path("file");
+    uint8_t noise[8192];
+    size_t i;
+
+    OK(open_reason(path) == BALLAST_SYSTEM && why.err == -ENOENT, "no file");
+    close(open(path, O_CREAT | O_RDWR, 0600));
+    OK(open_reason(path) == BALLAST_BAD_FILE, "an empty file");
+    for (i = 0; i < sizeof(noise); i++) {
+        noise[i] = (uint8_t)(i * 37 + (i >> 5));
+    }
+    poke(path, 0, noise, sizeof(noise));
+    OK(open_reason(path) == BALLAST_BAD_FILE, "noise");
+    unlink(path);
+    OK(open_reason("/dev/shm") == BALLAST_BAD_FILE, "a directory");
+    OK(open_reason("/dev/null") == BALLAST_BAD_FILE ||
+       why.reason == BALLAST_SYSTEM, "a device");
+}
+
+static void test_damage(void)
+{
+    static const struct {
+        const char *what;
+        off_t offset;
+        uint32_t value;
+        bool fix;
+        enum ballast_reason reason;
+    } cases[] = {
+        { "magic", 0, 0x21212121, false, BALLAST_BAD_FILE },
+        { "format", 8, 2, true, BALLAST_OTHER_FORMAT },
+        { "header size", 12, 8192, true, BALLAST_OTHER_FORMAT },
+        { "ABI", 16, 0, true, BALLAST_OTHER_ABI },
+        { "mutex size", 20, 24, true, BALLAST_OTHER_ABI },
+        { "sum", 384, 1, false, BALLAST_BAD_FILE },
+        { "static part", 88, 1, false, BALLAST_BAD_FILE },
+        { "no nodes", 24, 0, true, BALLAST_BAD_FILE },
+        { "too many nodes", 24, 65, true, BALLAST_BAD_FILE },
+        { "all the nodes", 24, UINT32_MAX, true, BALLAST_BAD_FILE },
+        { "other nodes", 24, 1, true, BALLAST_BAD_FILE },
+        { "no classes", 28, 0, true, BALLAST_BAD_FILE },
+        { "too many classes", 28, 5, true, BALLAST_BAD_FILE },
+        { "no slots", 32, 0, true, BALLAST_BAD_FILE },
+        { "too many slots", 32, UINT32_MAX, true, BALLAST_BAD_FILE },
+        { "slot size", 36, 64, true, BALLAST_BAD_FILE },
+        { "capacity offset", 40, 0, true, BALLAST_BAD_FILE },
+        { "totals offset", 48, UINT32_MAX, true, BALLAST_BAD_FILE },
+        { "slots offset", 60, UINT32_MAX, true, BALLAST_BAD_FILE },
+        { "file size", 64, 4096, true, BALLAST_BAD_FILE },
+        { "admission", 72, 9, true, BALLAST_BAD_FILE },
+        { "count cache", 76, 101, true, BALLAST_BAD_FILE },
+        { "page size", 96, 4095, true, BALLAST_BAD_FILE },
+        { "page sizes alike", 104, 4096, true, BALLAST_BAD_FILE },
+        { "node table", 128, 1, true, BALLAST_BAD_FILE },
+        { "mutex type", 528, 0xdeadbeef, false, BALLAST_BAD_FILE },
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const char *path = new_ledger("damage", 2, GIB(8));
+
+        poke(path, cases[i].offset, &cases[i].value, 4);
+        if (cases[i].fix) {
+            fix_sum(path);
+        }
+        OK(open_reason(path) == cases[i].reason, "damaged: %s",
+           cases[i].what);
+    }
+}
+
+static void test_truncated(void)
+{
+    const char *path = new_ledger("short", 2, GIB(8));
+    struct stat st;
+    off_t size;
+    bool ok = true;
+
+    stat(path, &st);
+    for (size = st.st_size - 1; size > 0; size -= size > 9000 ? 4097 : 97) {
+        ok &= truncate(path, size) == 0 &&
+              open_reason(path) == BALLAST_BAD_FILE;
+    }
+    OK(ok, "cut short at many sizes");
+}
+
+/* Everything behind the checked part may be anything. */
+static void test_noise_in_slots(void)
+{
+    unsigned seed = 12345;
+    int round, done = 0, findings = 0;
+
+    for (round = 0; round < 40; round++) {
+        const char *path = new_ledger("noise", 2, GIB(8));
+        struct ballast_ledger *l = must_join(path, "vm"), *o;
+        struct ballast_status *st;
+        char text[2048];
+        size_t i, from = l->geo.capacity_offset;
+        uint8_t *base = (uint8_t *)l->header;
+
+        for (i = 0; i < 3000; i++) {
+            size_t at = from + (size_t)rand_r(&seed) %
+                        (l->geo.file_bytes - from);
+
+            base[at] = (uint8_t)rand_r(&seed);
+        }
+        l->header->slots_high = (uint32_t)rand_r(&seed);
+        o = must_open(path);
+        CLAIM1(l, 0, GIB(1), &why);
+        ballast_refusal_text(&why, text, sizeof(text));
+        REPORT1(l, 1, GIB(1));
+        ballast_join(o, "other", 0, &why);
+        CLAIM1(o, ANY, GIB(100), &why);
+        ballast_refusal_text(&why, text, sizeof(text));
+        findings += ballast_check(o, BALLAST_CHECK_REPAIR, NULL, NULL) > 0;
+        if (ballast_status_get(o, &st) == 0) {
+            ballast_status_free(st);
+            done++;
+        }
+        ballast_ledger_close(o);
+        ballast_ledger_close(l);
+    }
+    OK(done == 40 && findings == 40,
+       "noise in slots and totals: found 40 of 40 times, nothing broken");
+}
+
+/* As after a reboot: another boot id, and a mutex that somebody held. */
+static void test_reboot(void)
+{
+    const char *path = new_ledger("boot", 2, GIB(8));
+    uint32_t held = 1;
+    struct ballast_ledger *l;
+    pid_t pid = fork_child();
+
+    if (pid == 0) {
+        l = must_join(path, "before");
+        CLAIM1(l, 0, GIB(8), NULL);
+        ledger_lock(l);
+        l->header->boot_id[0] ^= 0xff;
+        l->header->boot_id[15] ^= 0xff;
+        kill(getpid(), SIGKILL);
+    }
+    waitpid(pid, NULL, 0);
+    poke(path, 512, &held, 4);
+    l = must_open(path);
+    OK(free_on(l, 0) == GIB(8) && identity_holds(l) &&
+       ballast_check(l, 0, NULL, NULL) == 0, "after a reboot, all is void");
+    OK(ballast_join(l, "after", 0, &why) == 0 &&
+       CLAIM1(l, 0, GIB(8), &why) == 0, "and can be claimed");
+    ballast_ledger_close(l);
+}
+
+static void test_create(void)
+{
+    const char *path = new_ledger("create", 2, GIB(8));
+    struct ballast_config good, bad;
+    struct ballast_ledger *l, *old;
+
+    config_static(&good, 1, GIB(4));
+    OK(ballast_ledger_create(path, &good, 0, &why) == -EEXIST &&
+       why.reason == BALLAST_EXISTS, "not over another");
+    old = must_open(path);
+    l = must_join(path, "vm");
+    OK(ballast_ledger_create(path, &good, BALLAST_CREATE_FORCE, &why) ==
+       -EBUSY, "not by force while somebody is in it");
+    ballast_ledger_close(l);
+    OK(ballast_ledger_create(path, &good, BALLAST_CREATE_FORCE, &why) == 0,
+       "by force when nobody is");
+    OK(ballast_join(old, "late", 0, &why) == -ESTALE &&
+       why.reason == BALLAST_BAD_FILE, "the old one cannot be joined");
+    ballast_ledger_close(old);
+    l = must_open(path);
+    OK(free_on(l, 0) == GIB(4), "the new one is in its place");
+    ballast_ledger_close(l);
+    poke(path, 0, "rubbish!", 8);
+    OK(ballast_ledger_create(path, &good, BALLAST_CREATE_FORCE, &why) == 0 &&
+       open_reason(path) == BALLAST_OK, "by force over rubbish");
+    unlink(path);
+
+    bad = good;
+    bad.nr_nodes = 65;
+    OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL, "65 nodes");
+    bad.nr_nodes = 0;
+    OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL, "no nodes");
+    bad = good;
+    bad.nr_classes = 5;
+    OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL, "5 classes");
+    bad = good;
+    bad.nr_slots = 8193;
+    OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL, "8193 slots");
+    bad = good;
+    bad.capacity_bytes[0][0] = BALLAST_MAX_BYTES + 4096;
+    OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL,
+       "too much capacity");
+    bad.capacity_bytes[0][0] = 4097;
+    OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL, "half a page");
+    bad = good;
+    bad.page_bytes[1] = 3000;
+    OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL, "odd pages");
+    OK(ballast_ledger_create("/nowhere/l", &good, 0, &why) == -ENOENT,
+       "no directory");
+    OK(open_reason(path) == BALLAST_SYSTEM, "none of them left a file");
+}
+
+int main(void)
+{
+    test_not_ledgers();
+    test_damage();
+    test_truncated();
+    test_noise_in_slots();
+    test_reboot();
+    test_create();
+    return tap_done();
+}
