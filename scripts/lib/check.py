@@ -1,0 +1,572 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs all tests of a built tree for scripts/check, and reports them.
+
+Three kinds: static checks and extra builds (here), what meson knows (unit
+tests), and programs that print TAP (tests/qtest/ballast, tests/functional).
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
+
+PROGRAM_TIMEOUT = 600
+LEDGER_LIMIT = 30
+TAIL_LINES = 30
+
+TAP_LINE = re.compile(r'^(not )?ok\b[ \t]*(\d+)?[ \t]*(?:-[ \t]*)?(.*)$')
+TAP_PLAN = re.compile(r'^1\.\.(\d+)[ \t]*(?:#[ \t]*(?:skip\S*)[ \t]*(.*))?$',
+                      re.IGNORECASE)
+TAP_DIRECTIVE = re.compile(r'(?:^|[ \t])#[ \t]*(skip|todo)\S*[ \t]*(.*)$',
+                           re.IGNORECASE)
+
+SOURCE_NAMES = {'meson.build', 'meson_options.txt', 'Makefile', 'Kbuild',
+                'Kconfig', 'dkms.conf'}
+SOURCE_SUFFIXES = ('.c', '.h', '.S', '.s', '.ld', '.py', '.sh', '.bt',
+                   '.service')
+
+
+class Report:
+    """Counts results and prints one line for each."""
+
+    def __init__(self, pattern):
+        self.pattern = pattern
+        self.count = {'PASS': 0, 'FAIL': 0, 'SKIP': 0}
+
+    def wants(self, name):
+        if not self.pattern:
+            return True
+        return fnmatch.fnmatchcase(name, f'*{self.pattern}*')
+
+    def add(self, status, name, seconds=None, reason=''):
+        self.count[status] += 1
+        line = f'{status}  {name}'
+        if seconds is not None:
+            line += f'  {seconds:.1f} s'
+        if reason:
+            line += f'  ({reason})'
+        print(line, flush=True)
+
+    def detail(self, text, where=None):
+        """The end of a failed test's output, indented."""
+        lines = text.rstrip().splitlines()
+        for line in lines[-TAIL_LINES:]:
+            print(f'      | {line}')
+        if where:
+            print(f'      whole output: {os.path.relpath(where, TOP)}')
+        sys.stdout.flush()
+
+    def summary(self):
+        n = self.count
+        print(f"{n['PASS']} passed, {n['FAIL']} failed, {n['SKIP']} skipped",
+              flush=True)
+        return 0 if n['FAIL'] == 0 and n['PASS'] > 0 else 1
+
+
+class Tap:
+    """Reads TAP line by line and reports each test of it."""
+
+    def __init__(self, report, program):
+        self.report = report
+        self.program = program
+        self.plan = None
+        self.seen = 0
+        self.failed = 0
+        self.bailed = ''
+        self.last = time.monotonic()
+
+    def line(self, line, timed=True):
+        line = line.rstrip('\r\n')
+        plan = TAP_PLAN.match(line)
+        if plan:
+            if self.plan is not None:
+                self.bailed = 'two plan lines'
+            self.plan = int(plan.group(1))
+            if self.plan == 0:
+                self.report.add('SKIP', self.program, None,
+                                plan.group(2) or 'no reason given')
+            return
+        if line.startswith('Bail out!'):
+            self.bailed = line
+            return
+        match = TAP_LINE.match(line)
+        if not match:
+            return
+        self.seen += 1
+        if match.group(2) and int(match.group(2)) != self.seen:
+            self.bailed = f'test {match.group(2)} where {self.seen} was due'
+        bad, text, reason, word = match.group(1), match.group(3), '', ''
+        directive = TAP_DIRECTIVE.search(text)
+        if directive:
+            word = directive.group(1).lower()
+            reason = directive.group(2)
+            text = text[:directive.start()].rstrip()
+        if word == 'skip':
+            status, reason = 'SKIP', reason or 'no reason given'
+        elif word == 'todo' and bad:
+            status, reason = 'SKIP', f'not done yet: {reason}'
+        elif bad:
+            status = 'FAIL'
+            self.failed += 1
+        else:
+            status = 'PASS'
+        now = time.monotonic()
+        self.report.add(status, f'{self.program}: {text or self.seen}',
+                        now - self.last if timed else None, reason)
+        self.last = now
+
+    def trouble(self, exit_text):
+        """What was wrong apart from tests that said "not ok"."""
+        if self.bailed:
+            return self.bailed
+        if self.plan is None:
+            return f'{exit_text}, no plan line (1..N)'
+        if self.plan != self.seen:
+            return f'{exit_text}, {self.seen} of {self.plan} tests ran'
+        if exit_text != 'exit status 0' and not self.failed:
+            return f'{exit_text} though no test failed'
+        return ''
+
+
+def exit_text(code):
+    if code < 0:
+        try:
+            return f'killed by {signal.Signals(-code).name}'
+        except ValueError:
+            return f'killed by signal {-code}'
+    return f'exit status {code}'
+
+
+def read_text(path):
+    with open(path, encoding='utf-8', errors='replace') as f:
+        return f.read()
+
+
+def failed_parts(text):
+    """Each "not ok" line and the end of what was printed after it."""
+    parts = []
+    for line in text.splitlines():
+        if TAP_LINE.match(line):
+            parts.append([line])
+        elif parts:
+            parts[-1].append(line)
+    parts = [part for part in parts if part[0].startswith('not ok')]
+    share = max(TAIL_LINES // max(len(parts), 1), 3)
+    return '\n'.join('\n'.join(part if len(part) <= share else
+                               part[:1] + part[1 - share:])
+                     for part in parts)
+
+
+def kill_group(pid, number):
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def run(command, log, timeout, env=None, on_line=None):
+    """Runs a program in a process group of its own, output to a file.
+
+    Returns its exit code, or None after a time-out.  Nothing of its group
+    outlives it: the group is killed while the leader is not yet reaped, so
+    that its number cannot be somebody else's.
+    """
+    with open(log, 'wb') as out:
+        process = subprocess.Popen(command, cwd=TOP, env=env, stdout=out,
+                                   stderr=subprocess.STDOUT,
+                                   stdin=subprocess.DEVNULL,
+                                   start_new_session=True)
+    deadline = time.monotonic() + timeout
+    pidfd = os.pidfd_open(process.pid)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    timed_out = False
+    try:
+        with open(log, encoding='utf-8', errors='replace') as follow:
+            partial = ''
+            ended = False
+            while True:
+                # Asked before reading: what was written before the end of
+                # the program is read after it is known to have ended.
+                ended = ended or bool(poll.poll(100))
+                for piece in follow.readlines():
+                    partial += piece
+                    if partial.endswith('\n'):
+                        if on_line:
+                            on_line(partial)
+                        partial = ''
+                if ended:
+                    break
+                if time.monotonic() > deadline:
+                    timed_out = True
+                    kill_group(process.pid, signal.SIGTERM)
+                    ended = bool(poll.poll(5000))
+                    break
+            if partial and on_line:
+                on_line(partial)
+    finally:
+        kill_group(process.pid, signal.SIGKILL)
+        os.close(pidfd)
+        process.wait()
+    return None if timed_out else process.returncode
+
+
+class Checker:
+    def __init__(self, args):
+        self.args = args
+        self.report = Report(args.pattern)
+        self.logs = os.path.join(args.build, 'test-logs')
+        os.makedirs(self.logs, exist_ok=True)
+
+    def log(self, name):
+        return os.path.join(self.logs, re.sub(r'[^\w.-]+', '-', name) + '.log')
+
+    # static checks
+
+    def sources(self):
+        """Files of the project, tracked or not, without ignored ones."""
+        if os.path.exists(os.path.join(TOP, '.git')) and shutil.which('git'):
+            out = subprocess.run(
+                ['git', '-c', f'safe.directory={TOP}', 'ls-files', '-z', '-c',
+                 '-o', '--exclude-standard'],
+                cwd=TOP, stdout=subprocess.PIPE, check=True).stdout.decode()
+            names = sorted(set(out.split('\0')) - {''})
+        else:
+            names = []
+            for folder, folders, files in os.walk(TOP):
+                folders[:] = sorted(d for d in folders
+                                    if d not in ('.git', 'build',
+                                                 '__pycache__'))
+                names += [os.path.relpath(os.path.join(folder, f), TOP)
+                          for f in sorted(files)]
+        return [n for n in names if os.path.isfile(os.path.join(TOP, n)) and
+                not os.path.islink(os.path.join(TOP, n))]
+
+    @staticmethod
+    def head(name):
+        with open(os.path.join(TOP, name), 'rb') as f:
+            return f.read(4096)
+
+    def is_source(self, name):
+        base = os.path.basename(name)
+        if name.startswith('patches/') or base.endswith('.patch'):
+            return False
+        return (base in SOURCE_NAMES or base.endswith(SOURCE_SUFFIXES) or
+                name == 'qapi/ballast.json' or
+                self.head(name).startswith(b'#!'))
+
+    def result(self, name, start, problems, log=None):
+        seconds = time.monotonic() - start
+        if problems:
+            self.report.add('FAIL', name, seconds)
+            self.report.detail('\n'.join(problems), log)
+        else:
+            self.report.add('PASS', name, seconds)
+
+    def check_spdx(self, name):
+        start = time.monotonic()
+        problems = [f'{source}: no SPDX-License-Identifier line'
+                    for source in self.sources() if self.is_source(source)
+                    and b'SPDX-License-Identifier:' not in self.head(source)]
+        self.result(name, start, problems)
+
+    def check_shellcheck(self, name):
+        tool = shutil.which('shellcheck')
+        if not tool:
+            self.report.add('SKIP', name, None, 'shellcheck is not installed')
+            return
+        scripts = [s for s in self.sources() if self.is_source(s) and
+                   (s.endswith('.sh') or
+                    re.match(rb'#!\s*\S*(/|env )(ba|da)?sh\b', self.head(s)))]
+        start = time.monotonic()
+        log = self.log(name)
+        code = run([tool, '-x', '-S', 'warning', '--'] + scripts, log, 120)
+        self.result(name, start,
+                    [] if code == 0 else read_text(log).splitlines(), log)
+
+    @staticmethod
+    def style_exempt(line):
+        """Errors of checkpatch that the ledger cannot follow or are wrong."""
+        match = re.match(r'([^:]+):(\d+): ERROR: (.*)', line)
+        if not match:
+            return False
+        path, number, text = match.group(1), int(match.group(2)), match.group(3)
+        if (path.startswith(('ledger/', 'include/ballast/')) and
+                re.match(r'(consider using|use) (qemu|g)_', text)):
+            return True     # it has no QEMU and no GLib
+        with open(os.path.join(TOP, path), encoding='utf-8') as f:
+            following = ''.join(f.readlines()[number:number + 1]).strip()
+        return ((text.startswith('suspect code indent') and
+                 following == '}') or       # a loop without a body
+                (text.startswith('Macros with multiple statements') and
+                 following.startswith('{')))    # initialisers, no statements
+
+    def check_style(self, name):
+        script = os.path.join(self.args.qemu_src, 'scripts', 'checkpatch.pl')
+        perl = shutil.which('perl')
+        if not perl or not os.path.exists(script):
+            self.report.add('SKIP', name, None,
+                            'needs perl' if not perl else 'needs QEMU source')
+            return
+        folders = ('hw/', 'migration/', 'include/', 'ledger/')
+        files = [s for s in self.sources()
+                 if s.startswith(folders) and s.endswith(('.c', '.h'))]
+        if not files:
+            self.report.add('SKIP', name, None, 'no C files')
+            return
+        start = time.monotonic()
+        log = self.log(name)
+        run([perl, script, '--no-tree', '--terse', '--no-summary',
+             '--color=never', '-f'] + files, log, 300)
+        lines = read_text(log).splitlines()
+        # Its warnings are advice; its errors are QEMU's rules.
+        errors = [line for line in lines if ' ERROR: ' in line and
+                  not self.style_exempt(line)]
+        broken = [line for line in lines
+                  if not re.search(r'(ERROR|WARNING): ', line)]
+        self.result(name, start, errors or broken, log)
+
+    # further builds
+
+    def configure(self, folder, log, options, env):
+        command = [self.args.meson, 'setup']
+        if os.path.exists(os.path.join(folder, 'meson-private',
+                                       'coredata.dat')):
+            command.append('--reconfigure')
+        return run(command + [folder] + options, log, 300, env)
+
+    def build(self, name, folder, options, env):
+        """Configures and compiles; a list of problems."""
+        log = self.log(name)
+        if self.configure(folder, log, options, env) != 0:
+            return read_text(log).splitlines()[-TAIL_LINES:]
+        if run(['ninja', '-C', folder], log, 600, env) != 0:
+            return read_text(log).splitlines()[-TAIL_LINES:]
+        return []
+
+    def check_clang(self, name):
+        if not shutil.which('clang'):
+            self.report.add('SKIP', name, None, 'clang is not installed')
+            return
+        start = time.monotonic()
+        options = []
+        headers = self.headers()
+        if headers:
+            options = [f'-Dqemu_src={self.args.qemu_src}',
+                       f'-Dqemu_headers={headers}']
+        problems = self.build(name, os.path.join(self.args.build, 'clang'),
+                              options, dict(os.environ, CC='clang'))
+        self.result(name, start, problems, self.log(name))
+
+    def headers(self):
+        path = os.path.join(self.args.build, 'deps', 'qemu-headers')
+        usable = (os.path.exists(os.path.join(path, 'config-host.h')) and
+                  os.path.exists(os.path.join(self.args.qemu_src, 'VERSION')))
+        return path if usable else None
+
+    def check_ledger_only(self, name):
+        """The ledger builds and passes its tests without QEMU and GLib."""
+        start = time.monotonic()
+        folder = os.path.join(self.args.build, 'ledger-only')
+        # No package is found: the machine looks as if there were no GLib.
+        env = dict(os.environ, PKG_CONFIG_LIBDIR='/nonexistent')
+        env.pop('PKG_CONFIG_PATH', None)
+        problems = self.build(name, folder, ['-Dqemu_src=none'], env)
+        self.result(f'{name}: build', start, problems, self.log(name))
+        if problems:
+            return
+        names = [t['name'] for t in self.meson_tests(folder)
+                 if not self.is_slow(t)]
+        if not names:
+            self.report.add('SKIP', f'{name}: unit tests', None,
+                            'no tests in this build')
+            return
+        start = time.monotonic()
+        log = self.log(name)
+        code = run([self.args.meson, 'test', '-C', folder, '--no-rebuild',
+                    '--print-errorlogs'] + names, log, 600)
+        seconds = time.monotonic() - start
+        problems = []
+        if code != 0:
+            problems = read_text(log).splitlines()
+        elif seconds > LEDGER_LIMIT:
+            problems = [f'took {seconds:.0f} s, the limit is {LEDGER_LIMIT} s']
+        self.result(f'{name}: unit tests within {LEDGER_LIMIT} s', start,
+                    problems, log)
+
+    # what meson knows
+
+    def meson_tests(self, folder):
+        out = subprocess.run([self.args.meson, 'introspect', '--tests',
+                              folder], stdout=subprocess.PIPE,
+                             check=True).stdout
+        return json.loads(out)
+
+    @staticmethod
+    def is_slow(test):
+        return any(s.rpartition(':')[2] == 'slow' for s in test['suite'])
+
+    def run_meson(self, env):
+        names = []
+        for test in self.meson_tests(self.args.build):
+            if not self.report.wants(f"unit/{test['name']}"):
+                continue
+            if self.is_slow(test) and not self.args.full:
+                self.report.add('SKIP', f"unit/{test['name']}", None,
+                                'long: run with --full')
+                continue
+            names.append(test['name'])
+        if not names:
+            return
+        log = self.log('meson-test')
+        code = run([self.args.meson, 'test', '-C', self.args.build,
+                    '--no-rebuild'] + names, log, 3600, env)
+        results = os.path.join(self.args.build, 'meson-logs', 'testlog.json')
+        seen = set()
+        failed_before = self.report.count['FAIL']
+        for line in read_text(results).splitlines():
+            test = json.loads(line)
+            # "suite / name", or "project:suite / name"
+            name = test['name'].rpartition(' / ')[2]
+            seen.add(name)
+            self.one_meson_result(f'unit/{name}', test)
+        for name in names:
+            if name not in seen:
+                self.report.add('FAIL', f'unit/{name}', None, 'did not run')
+        if code != 0 and self.report.count['FAIL'] == failed_before:
+            self.report.add('FAIL', 'unit/meson test', None, 'time-out'
+                            if code is None else exit_text(code))
+            self.report.detail(read_text(log), log)
+
+    def one_meson_result(self, name, test):
+        output = test.get('stdout') or ''
+        result = test['result']
+        tap = Tap(self.report, name)
+        if any(TAP_PLAN.match(x) for x in output.splitlines()):
+            for line in output.splitlines():
+                tap.line(line, timed=False)
+            trouble = tap.trouble(exit_text(test.get('returncode') or 0))
+            if result == 'TIMEOUT':
+                trouble = 'time-out'
+            elif result not in ('OK', 'SKIP') and not tap.failed:
+                trouble = trouble or result
+            if trouble:
+                self.report.add('FAIL', name, test['duration'], trouble)
+            elif not tap.failed:
+                return
+        elif result == 'SKIP':
+            reason = output.strip().splitlines()
+            self.report.add('SKIP', name, test['duration'],
+                            reason[-1] if reason else 'no reason given')
+            return
+        elif result in ('OK', 'EXPECTEDFAIL'):
+            self.report.add('PASS', name, test['duration'])
+            return
+        else:
+            self.report.add('FAIL', name, test['duration'],
+                            'time-out' if result == 'TIMEOUT' else
+                            exit_text(test.get('returncode') or 0))
+        log = self.log(name)
+        with open(log, 'w', encoding='utf-8') as f:
+            f.write(output + (test.get('stderr') or ''))
+        self.report.detail(read_text(log), log)
+
+    # programs that print TAP
+
+    def run_program(self, name, path, env):
+        log = self.log(name)
+        start = time.monotonic()
+        tap = Tap(self.report, name)
+        code = run([path], log, PROGRAM_TIMEOUT, env, tap.line)
+        if code is None:
+            trouble = f'time-out after {PROGRAM_TIMEOUT} s'
+        else:
+            trouble = tap.trouble(exit_text(code))
+        if trouble:
+            self.report.add('FAIL', name, time.monotonic() - start, trouble)
+        if trouble:
+            self.report.detail(read_text(log), log)
+        elif tap.failed:
+            self.report.detail(failed_parts(read_text(log)), log)
+
+    def programs(self):
+        for kind, folder in (('qtest', 'tests/qtest/ballast'),
+                             ('functional', 'tests/functional')):
+            full = os.path.join(TOP, folder)
+            if not os.path.isdir(full):
+                continue
+            for entry in sorted(os.listdir(full)):
+                if re.fullmatch(r'test_\w+\.py', entry):
+                    yield f'{kind}/{entry[5:-3]}', os.path.join(full, entry)
+
+    def run_programs(self, env):
+        for name, path in self.programs():
+            if not self.report.wants(name):
+                continue
+            if not os.access(path, os.X_OK):
+                self.report.add('FAIL', name, None, 'not executable')
+                continue
+            self.run_program(name, path, env)
+
+    def environment(self):
+        env = dict(os.environ)
+        env.update(BALLAST_BUILD=self.args.build,
+                   BALLAST_GUEST=os.path.join(self.args.build, 'deps',
+                                              'guest'),
+                   BALLAST_QEMU=self.args.qemu,
+                   PYTHONDONTWRITEBYTECODE='1')
+        path = [os.path.join(TOP, 'tests', 'lib')]
+        if os.path.isdir(self.args.qemu_src):
+            env['QEMU_SRC'] = self.args.qemu_src
+            path.append(os.path.join(self.args.qemu_src, 'python'))
+        env['PYTHONPATH'] = os.pathsep.join(path)
+        if self.args.full:
+            env['BALLAST_FULL'] = '1'
+        return env
+
+    def all(self):
+        for name, check in (('static/spdx', self.check_spdx),
+                            ('static/shellcheck', self.check_shellcheck),
+                            ('static/checkpatch', self.check_style)):
+            if self.report.wants(name):
+                check(name)
+        env = self.environment()
+        self.run_meson(env)
+        for name, check in (('build/ledger-only', self.check_ledger_only),
+                            ('build/clang', self.check_clang)):
+            if self.report.wants(name):
+                check(name)
+        self.run_programs(env)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--meson', required=True)
+    parser.add_argument('--build', required=True)
+    parser.add_argument('--qemu-src', required=True)
+    parser.add_argument('--qemu', required=True)
+    parser.add_argument('--pattern', default='')
+    parser.add_argument('--full', action='store_true')
+    checker = Checker(parser.parse_args())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        checker.all()
+    except KeyboardInterrupt:
+        checker.report.add('FAIL', 'check', None, 'interrupted')
+        checker.report.summary()
+        return 130
+    return checker.report.summary()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,66 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What the scripts need to know about the installed QEMU and a source tree.
+
+# The oldest QEMU that Ballast builds for.
+# shellcheck disable=SC2034
+qemu_oldest=10.0
+
+qemu_binary=${QEMU:-qemu-system-x86_64}
+
+# "10.0.2", or nothing
+qemu_installed_version() {
+    "$qemu_binary" --version 2>/dev/null |
+        sed -n '1s/^QEMU emulator version \([0-9][0-9.]*\).*/\1/p' || true
+}
+
+# What the distribution put in brackets behind the version, or nothing
+qemu_installed_package() {
+    "$qemu_binary" --version 2>/dev/null |
+        sed -n '1s/^QEMU emulator version [0-9.]* (\(.*\))$/\1/p' || true
+}
+
+qemu_tree_version() {
+    [ -f "$1/VERSION" ] && tr -d '[:space:]' <"$1/VERSION"
+}
+
+# qemu_tree_ok DIR: the directory holds a QEMU source tree
+qemu_tree_ok() {
+    [ -f "$1/VERSION" ] && [ -x "$1/configure" ] &&
+        [ -f "$1/include/qemu/osdep.h" ] && [ -f "$1/scripts/qapi-gen.py" ]
+}
+
+# qemu_headers_ok DIR: the files that a build against the headers opens first
+qemu_headers_ok() {
+    [ -f "$1/config-host.h" ] && [ -f "$1/config-poison.h" ] &&
+        [ -f "$1/qemu-version.h" ] &&
+        [ -f "$1/x86_64-softmmu-config-target.h" ] &&
+        [ -f "$1/qapi/qapi-types-migration.h" ] &&
+        [ -f "$1/trace/trace-hw_virtio.h" ] && [ -e "$1/linux-headers/asm" ]
+}
+
+# qemu_python_stub DIR: a directory for PYTHONPATH.  QEMU's configure insists
+# on the Python package pycotap, which only runs QEMU's own functional tests
+# and which Debian 12 does not have; the entry satisfies the check.
+qemu_python_stub() {
+    mkdir -p "$1/pycotap-1.3.1.dist-info"
+    : >"$1/pycotap.py"
+    printf 'Metadata-Version: 2.1\nName: pycotap\nVersion: 1.3.1\n' \
+        >"$1/pycotap-1.3.1.dist-info/METADATA"
+}
+
+# qemu_shadow SRC DIR: a view of a source tree that configure accepts, made of
+# links, so that nothing is written to the tree.  Debian removes the firmware
+# blobs from its QEMU tarball; the build only names them, so empty files do.
+qemu_shadow() {
+    local src=$1 dir=$2 name
+    rm -rf "$dir"
+    mkdir -p "$dir/pc-bios"
+    find "$src" -mindepth 1 -maxdepth 1 ! -name pc-bios ! -name .git \
+        -exec ln -s -t "$dir" {} +
+    find "$src/pc-bios" -mindepth 1 -maxdepth 1 -exec ln -s -t "$dir/pc-bios" {} +
+    while read -r name; do
+        [ -e "$dir/pc-bios/$name.bz2" ] || : >"$dir/pc-bios/$name.bz2"
+    done < <(grep -o "edk2-[a-z0-9_-]*\.fd" "$src/pc-bios/meson.build" | sort -u)
+}
