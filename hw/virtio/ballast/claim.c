@@ -1,0 +1,667 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The claim of this process: its participation in the host's ledger.
+ *
+ *   desired[line] = max(0, base[line] - given[line])   what it may have
+ *   granted                                            what was agreed to
+ *   deficit       = max(0, sum of desired - granted)
+ *
+ * A deficit exists only after the guest took memory that the ledger had
+ * refused, which the device allows where the user said so, and at a reset.
+ * It is pursued: asked for again until the ledger grants it.
+ *
+ * Every two seconds a sample of the guest's pages tells the ledger what is
+ * really resident (about half a millisecond, less than 0.03 % of a core at
+ * any guest size).  The sample may err by 2 %; it is cut to what the line
+ * may have at all, so that its error can never block lowering the claim.
+ *
+ * Everything here runs under the big lock.  The ledger's own lock is taken
+ * inside its calls and never held across anything of QEMU's.
+ */
+#include "qemu/osdep.h"
+#include "ballast/ledger.h"
+#include "exec/ramblock.h"
+#include "hw/boards.h"
+#include "hw/virtio/ballast/claim.h"
+#include "hw/virtio/ballast/placement.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/rcu_queue.h"
+#include "qemu/timer.h"
+#include "system/hostmem.h"
+#include "system/numa.h"
+#include "system/system.h"
+#include "trace-hw_virtio_ballast.h"
+
+#define SAMPLE_INTERVAL_MS 2000
+#define PURSUE_INTERVAL_MS 100
+#define RESIDENT_SAMPLES 1024
+
+typedef struct ClaimLine {
+    uint32_t node;
+    uint64_t page_bytes;
+    uint64_t base_bytes;
+    /* May exceed base_bytes where the user claimed less than the RAM. */
+    uint64_t given_bytes;
+    /* Resident per node, of the latest sample. */
+    uint64_t resident_bytes[BALLAST_MAX_NODES];
+} ClaimLine;
+
+static struct {
+    struct ballast_ledger *ledger;
+    uint32_t slot;
+    char *path;
+    char *name;
+    bool inherited;
+    ClaimLine lines[BALLAST_MAX_LINES];
+    unsigned nr_lines;
+    uint64_t granted_bytes;
+    uint64_t freeable_bytes;
+    uint64_t refused;
+    QEMUTimer *sample_timer;
+    QEMUTimer *pursue_timer;
+} claim;
+
+bool ballast_claim_active(void)
+{
+    return claim.ledger;
+}
+
+uint32_t ballast_claim_slot(void)
+{
+    return claim.ledger ? claim.slot : UINT32_MAX;
+}
+
+/* Lines --------------------------------------------------------------- */
+
+static ClaimLine *line_get(uint32_t node, uint64_t page_bytes)
+{
+    ClaimLine *line;
+    unsigned i;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        line = &claim.lines[i];
+        if (line->node == node && line->page_bytes == page_bytes) {
+            return line;
+        }
+    }
+    if (claim.nr_lines == BALLAST_MAX_LINES) {
+        return NULL;
+    }
+    line = &claim.lines[claim.nr_lines++];
+    *line = (ClaimLine) { .node = node, .page_bytes = page_bytes };
+    return line;
+}
+
+static bool line_add(uint32_t node, uint64_t page_bytes, uint64_t bytes,
+                     Error **errp)
+{
+    ClaimLine *line = line_get(node, page_bytes);
+
+    if (!line) {
+        error_setg(errp, "more than %d kinds of memory (node and page size)",
+                   BALLAST_MAX_LINES);
+        return false;
+    }
+    line->base_bytes += bytes;
+    return true;
+}
+
+/* The one node that a backend's pages cannot leave, or "any". */
+static uint32_t bound_node(HostMemoryBackend *backend)
+{
+    unsigned long node = find_first_bit(backend->host_nodes, MAX_NODES);
+
+    if (backend->policy != HOST_MEM_POLICY_BIND || node >= MAX_NODES ||
+        find_next_bit(backend->host_nodes, MAX_NODES, node + 1) < MAX_NODES) {
+        return BALLAST_NODE_ANY;
+    }
+    return node;
+}
+
+uint32_t ballast_claim_line(RAMBlock *rb)
+{
+    Object *owner = rb->mr ? memory_region_owner(rb->mr) : NULL;
+    uint64_t page_bytes = rb->page_size;
+    uint32_t node, any = BALLAST_NO_LINE;
+    unsigned i;
+
+    if (!claim.ledger || !owner ||
+        !object_dynamic_cast(owner, TYPE_MEMORY_BACKEND)) {
+        return BALLAST_NO_LINE;
+    }
+    node = bound_node(MEMORY_BACKEND(owner));
+    for (i = 0; i < claim.nr_lines; i++) {
+        if (claim.lines[i].page_bytes != page_bytes) {
+            continue;
+        }
+        if (claim.lines[i].node == node) {
+            return i;
+        }
+        if (claim.lines[i].node == BALLAST_NODE_ANY || any == BALLAST_NO_LINE) {
+            any = i;
+        }
+    }
+    return any;
+}
+
+static uint64_t desired_bytes(const ClaimLine *line)
+{
+    return line->base_bytes - MIN(line->base_bytes, line->given_bytes);
+}
+
+static uint64_t total_desired_bytes(void)
+{
+    uint64_t bytes = 0;
+    unsigned i;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        bytes += desired_bytes(&claim.lines[i]);
+    }
+    return bytes;
+}
+
+static uint64_t total_given_bytes(void)
+{
+    uint64_t bytes = 0;
+    unsigned i;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        bytes += claim.lines[i].given_bytes;
+    }
+    return bytes;
+}
+
+/* Talking to the ledger ----------------------------------------------- */
+
+static char *refusal_words(const struct ballast_refusal *why)
+{
+    char words[1024];
+
+    ballast_refusal_text(why, words, sizeof(words));
+    return g_strdup(words);
+}
+
+/* Ask for what is desired.  0, or -errno with @why filled in. */
+static int claim_ask(struct ballast_refusal *why)
+{
+    struct ballast_demand set[BALLAST_MAX_LINES];
+    unsigned i;
+    int ret;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        set[i] = (struct ballast_demand) {
+            .node = claim.lines[i].node,
+            .page_bytes = claim.lines[i].page_bytes,
+            .bytes = desired_bytes(&claim.lines[i]),
+        };
+    }
+    ret = ballast_claim(claim.ledger, set, claim.nr_lines, why);
+    if (ret == 0) {
+        claim.granted_bytes = total_desired_bytes();
+        trace_ballast_claim_changed(ballast_claim_slot(), claim.granted_bytes,
+                                    total_given_bytes());
+    }
+    return ret;
+}
+
+static void count_refusal(const struct ballast_refusal *why)
+{
+    g_autofree char *words = refusal_words(why);
+
+    claim.refused++;
+    trace_ballast_claim_refused(ballast_claim_slot(), why->missing_bytes,
+                                words);
+}
+
+/* Resident ------------------------------------------------------------ */
+
+static struct ballast_usage *usage_get(struct ballast_usage *set, size_t *nr,
+                                       uint32_t node, uint64_t page_bytes)
+{
+    size_t i;
+
+    for (i = 0; i < *nr; i++) {
+        if (set[i].node == node && set[i].page_bytes == page_bytes) {
+            return &set[i];
+        }
+    }
+    set[*nr] = (struct ballast_usage) {
+        .node = node, .page_bytes = page_bytes,
+    };
+    return &set[(*nr)++];
+}
+
+/* A sample errs; a line cannot hold more than it may have. */
+static void line_cut(ClaimLine *line)
+{
+    uint64_t limit = desired_bytes(line), sum = 0;
+    unsigned node;
+
+    for (node = 0; node < BALLAST_MAX_NODES; node++) {
+        sum += line->resident_bytes[node];
+    }
+    for (node = 0; sum > limit && node < BALLAST_MAX_NODES; node++) {
+        line->resident_bytes[node] = (double)line->resident_bytes[node] /
+                                     sum * limit;
+        line->resident_bytes[node] =
+            ROUND_DOWN(line->resident_bytes[node], line->page_bytes);
+    }
+}
+
+static void report_resident(void)
+{
+    g_autofree struct ballast_usage *set =
+        g_new(struct ballast_usage, BALLAST_MAX_LINES * BALLAST_MAX_NODES);
+    uint64_t resident = 0, left = claim.freeable_bytes;
+    struct ballast_usage *u;
+    unsigned i, node;
+    size_t nr = 0;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        line_cut(&claim.lines[i]);
+        for (node = 0; node < BALLAST_MAX_NODES; node++) {
+            uint64_t bytes = claim.lines[i].resident_bytes[node];
+
+            if (bytes) {
+                u = usage_get(set, &nr, node, claim.lines[i].page_bytes);
+                u->resident_bytes += bytes;
+                resident += bytes;
+            }
+        }
+    }
+    for (i = 0; i < nr; i++) {
+        set[i].freeable_bytes = MIN(left, set[i].resident_bytes);
+        left -= set[i].freeable_bytes;
+    }
+    ballast_report(claim.ledger, set, nr);
+    trace_ballast_claim_resident(ballast_claim_slot(), resident,
+                                 claim.freeable_bytes - left);
+}
+
+static void add_block_sample(RAMBlock *rb, uint64_t samples)
+{
+    uint32_t line = ballast_claim_line(rb);
+    BallastSample s = {};
+    unsigned node;
+
+    if (line == BALLAST_NO_LINE) {
+        return;
+    }
+    ballast_sample(rb->host, rb->used_length, rb->page_size, samples, &s);
+    for (node = 0; node < BALLAST_MAX_NODES; node++) {
+        claim.lines[line].resident_bytes[node] += QEMU_ALIGN_DOWN(
+            ballast_sample_bytes(&s, s.on_node[node], rb->used_length),
+            rb->page_size);
+    }
+}
+
+static void sample_tick(void *opaque)
+{
+    unsigned i, nr_blocks = 0;
+    RAMBlock *rb;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        memset(claim.lines[i].resident_bytes, 0,
+               sizeof(claim.lines[i].resident_bytes));
+    }
+    WITH_RCU_READ_LOCK_GUARD() {
+        QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
+            nr_blocks += ballast_claim_line(rb) != BALLAST_NO_LINE;
+        }
+        QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
+            add_block_sample(rb, RESIDENT_SAMPLES / MAX(nr_blocks, 1));
+        }
+    }
+    report_resident();
+    timer_mod(claim.sample_timer,
+              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SAMPLE_INTERVAL_MS);
+}
+
+/* Following the balloon ----------------------------------------------- */
+
+static void line_gave(ClaimLine *line, uint64_t bytes)
+{
+    unsigned node;
+
+    line->given_bytes += bytes;
+    /* What was discarded was resident at most; the next sample tells. */
+    for (node = 0; bytes && node < BALLAST_MAX_NODES; node++) {
+        uint64_t part = MIN(bytes, line->resident_bytes[node]);
+
+        line->resident_bytes[node] -= part;
+        bytes -= part;
+    }
+}
+
+void ballast_claim_lower(const BallastDelta *given)
+{
+    struct ballast_refusal why;
+    unsigned i;
+
+    if (!claim.ledger) {
+        return;
+    }
+    for (i = 0; i < claim.nr_lines; i++) {
+        line_gave(&claim.lines[i], given->bytes[i]);
+    }
+    report_resident();
+    if (claim_ask(&why) < 0) {
+        /* Only while a deficit is pursued; the pursuit goes on. */
+        count_refusal(&why);
+    }
+}
+
+static bool is_nothing(const BallastDelta *delta)
+{
+    return buffer_is_zero(delta, sizeof(*delta));
+}
+
+static void take(const BallastDelta *taken, bool back)
+{
+    unsigned i;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        if (back) {
+            claim.lines[i].given_bytes += taken->bytes[i];
+        } else {
+            assert(taken->bytes[i] <= claim.lines[i].given_bytes);
+            claim.lines[i].given_bytes -= taken->bytes[i];
+        }
+    }
+}
+
+bool ballast_claim_raise(const BallastDelta *taken, char **words,
+                         uint64_t *missing)
+{
+    struct ballast_refusal why;
+
+    if (!claim.ledger || is_nothing(taken)) {
+        return true;
+    }
+    take(taken, false);
+    if (claim_ask(&why) == 0) {
+        return true;
+    }
+    take(taken, true);
+    count_refusal(&why);
+    if (words) {
+        *words = refusal_words(&why);
+    }
+    if (missing) {
+        *missing = why.missing_bytes;
+    }
+    return false;
+}
+
+static void pursue_tick(void *opaque)
+{
+    struct ballast_refusal why;
+
+    if (total_desired_bytes() > claim.granted_bytes && claim_ask(&why) < 0) {
+        timer_mod(claim.pursue_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                  PURSUE_INTERVAL_MS);
+    }
+}
+
+void ballast_claim_owe(const BallastDelta *taken, bool pursue)
+{
+    if (!claim.ledger) {
+        return;
+    }
+    take(taken, false);
+    if (pursue) {
+        pursue_tick(NULL);
+    }
+}
+
+void ballast_claim_freeable(uint64_t bytes)
+{
+    claim.freeable_bytes = bytes;
+}
+
+/* Staking ------------------------------------------------------------- */
+
+static bool add_user_line(const char *text, Error **errp)
+{
+    struct ballast_demand demand;
+
+    if (ballast_parse_demand(text, &demand) < 0) {
+        error_setg(errp, "claim=%s is not a claim; allowed: auto, or "
+                   "SIZE[@NODE][/PAGESIZE] such as 4G, 2G@1, 1G@0/2M", text);
+        return false;
+    }
+    if (!demand.page_bytes) {
+        demand.page_bytes = qemu_real_host_page_size();
+    }
+    return line_add(demand.node, demand.page_bytes, demand.bytes, errp);
+}
+
+static int add_backend_line(Object *obj, void *opaque)
+{
+    Error **errp = opaque;
+    HostMemoryBackend *backend;
+
+    if (!object_dynamic_cast(obj, TYPE_MEMORY_BACKEND)) {
+        return 0;
+    }
+    backend = MEMORY_BACKEND(obj);
+    return !line_add(bound_node(backend), host_memory_backend_pagesize(backend),
+                     backend->size, errp);
+}
+
+/* Is the machine's RAM made of backends which exist already? */
+static bool ram_is_there(MachineState *machine)
+{
+    int i;
+
+    if (machine->memdev) {
+        return true;
+    }
+    for (i = 0; machine->numa_state && i < machine->numa_state->num_nodes;
+         i++) {
+        if (machine->numa_state->nodes[i].node_memdev) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool add_machine_lines(Error **errp)
+{
+    Error *err = NULL;
+
+    object_child_foreach(object_get_objects_root(), add_backend_line, &err);
+    if (!err && !ram_is_there(current_machine)) {
+        line_add(BALLAST_NODE_ANY, qemu_real_host_page_size(),
+                 current_machine->ram_size, &err);
+    }
+    if (err) {
+        error_propagate(errp, err);
+        return false;
+    }
+    return true;
+}
+
+static bool is_auto(const BallastClaimOptions *o)
+{
+    return !o->claims->len ||
+           (o->claims->len == 1 &&
+            g_str_equal(g_ptr_array_index(o->claims, 0), "auto"));
+}
+
+static bool add_inherited_lines(Error **errp)
+{
+    struct ballast_own own[BALLAST_MAX_LINES];
+    int nr = ballast_own(claim.ledger, own, BALLAST_MAX_LINES);
+    int i;
+
+    if (nr < 0) {
+        error_setg_errno(errp, -nr, "cannot read the inherited claim");
+        return false;
+    }
+    for (i = 0; i < MIN(nr, BALLAST_MAX_LINES); i++) {
+        if (own[i].claimed_bytes &&
+            !line_add(own[i].node, own[i].page_bytes, own[i].claimed_bytes,
+                      errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool add_lines(const BallastClaimOptions *o, Error **errp)
+{
+    unsigned i;
+
+    if (claim.inherited && !o->claims->len) {
+        return add_inherited_lines(errp);
+    }
+    if (is_auto(o)) {
+        return add_machine_lines(errp);
+    }
+    for (i = 0; i < o->claims->len; i++) {
+        if (!add_user_line(g_ptr_array_index(o->claims, i), errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static char *default_name(void)
+{
+    const char *name = qemu_get_vm_name();
+
+    return name ? g_strdup(name) : g_strdup_printf("qemu-%d", getpid());
+}
+
+/* Leave @claim.ledger open and joined, or NULL if none was asked for. */
+static bool claim_join(const BallastClaimOptions *o, Error **errp)
+{
+    const char *inherit = getenv(BALLAST_ENV_CLAIM);
+    struct ballast_refusal why;
+    g_autofree char *words = NULL;
+    int ret;
+
+    if (inherit) {
+        claim.inherited = true;
+        ret = ballast_adopt(inherit, &claim.ledger, &why);
+        unsetenv(BALLAST_ENV_CLAIM);
+    } else if (o->path) {
+        ret = ballast_ledger_open(o->path, &claim.ledger, &why);
+        if (ret == 0) {
+            ret = ballast_join(claim.ledger, claim.name, 0, &why);
+        }
+    } else {
+        return true;
+    }
+    if (ret < 0) {
+        words = refusal_words(&why);
+        error_setg(errp, "%s", words);
+    }
+    return ret == 0;
+}
+
+static void start_timers(void)
+{
+    claim.sample_timer = timer_new_ms(QEMU_CLOCK_REALTIME, sample_tick, NULL);
+    claim.pursue_timer = timer_new_ms(QEMU_CLOCK_REALTIME, pursue_tick, NULL);
+    timer_mod(claim.sample_timer,
+              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + PURSUE_INTERVAL_MS);
+}
+
+static bool claim_stake(Error **errp)
+{
+    struct ballast_refusal why;
+    g_autofree char *words = NULL;
+
+    if (claim_ask(&why) < 0) {
+        words = refusal_words(&why);
+        error_setg(errp, "%s", words);
+        return false;
+    }
+    trace_ballast_claim_staked(ballast_claim_slot(), claim.granted_bytes,
+                               claim.inherited);
+    return true;
+}
+
+bool ballast_claim_start(const BallastClaimOptions *o, Error **errp)
+{
+    uint64_t serial;
+
+    claim.name = o->name ? g_strdup(o->name) : default_name();
+    claim.path = g_strdup(o->path);
+
+    if (!claim_join(o, errp)) {
+        return false;
+    }
+    if (!claim.ledger) {
+        return true;
+    }
+    ballast_slot(claim.ledger, &claim.slot, &serial);
+    if (!add_lines(o, errp) || !claim_stake(errp)) {
+        ballast_ledger_close(claim.ledger);
+        claim.ledger = NULL;
+        return false;
+    }
+    start_timers();
+    return true;
+}
+
+/* QMP ----------------------------------------------------------------- */
+
+static MemoryLedgerDemandList *info_lines(void)
+{
+    MemoryLedgerDemandList *list = NULL, **tail = &list;
+    unsigned i;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        const ClaimLine *line = &claim.lines[i];
+        MemoryLedgerDemand *d = g_new0(MemoryLedgerDemand, 1);
+
+        d->has_node = line->node != BALLAST_NODE_ANY;
+        d->node = d->has_node ? line->node : 0;
+        d->page_size = line->page_bytes;
+        d->claimed = desired_bytes(line);
+        d->given_back = line->given_bytes;
+        QAPI_LIST_APPEND(tail, d);
+    }
+    return list;
+}
+
+static uint64_t total_resident_bytes(void)
+{
+    uint64_t bytes = 0;
+    unsigned i, node;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        for (node = 0; node < BALLAST_MAX_NODES; node++) {
+            bytes += claim.lines[i].resident_bytes[node];
+        }
+    }
+    return bytes;
+}
+
+MemoryLedgerInfo *ballast_claim_info(Error **errp)
+{
+    MemoryLedgerInfo *info;
+    uint64_t desired = total_desired_bytes();
+
+    if (!claim.ledger) {
+        error_setg(errp, "this QEMU has no memory ledger (give one with "
+                   "-plugin ballast-qemu.so,ledger=PATH, or start it with "
+                   "'ballast run')");
+        return NULL;
+    }
+    info = g_new0(MemoryLedgerInfo, 1);
+    info->path = g_strdup(claim.path);
+    info->name = g_strdup(claim.name);
+    info->slot = ballast_claim_slot();
+    info->inherited = claim.inherited;
+    info->claims = info_lines();
+    info->resident = total_resident_bytes();
+    info->freeable = MIN(claim.freeable_bytes, info->resident);
+    info->deficit = desired - MIN(desired, claim.granted_bytes);
+    info->refused = claim.refused;
+    return info;
+}

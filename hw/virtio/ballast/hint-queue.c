@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The hint queue: from the ring to the dirty bitmap, without polling.
+ *
+ *   main loop, big lock          I/O thread
+ *   -------------------          ----------
+ *   drain the ring into     -->  judge and apply them
+ *   pending, return buffers      (takes QEMU's dirty bitmap lock, which the
+ *                                migration thread holds for up to 50 ms)
+ *
+ * The ring is touched under the big lock only: returning a buffer or
+ * rejecting a malformed one may raise an interrupt, which must not happen
+ * in another thread.  The bitmap is touched in the I/O thread only, so that
+ * nobody who wants the big lock waits for the migration thread.
+ *
+ * A buffer may be returned before its hint is applied: the guest may re-use
+ * hinted pages at any time anyway, and whether a hint still counts is
+ * decided when it is applied, under the hints lock (see hints.c).
+ *
+ * The cmd id and its state machine are the parent's, under its
+ * free_page_lock; this file only moves it from "requested" to "start" when
+ * the guest answers, and to "stop" when the guest has finished.
+ *
+ * Lock order: big lock, hints lock, free_page_lock.  The hintq lock is
+ * innermost and held over a few instructions only.
+ */
+#include "qemu/osdep.h"
+#include "block/aio-wait.h"
+#include "hw/virtio/virtio-access.h"
+#include "internal.h"
+#include "qapi/error.h"
+#include "qemu/iov.h"
+#include "qemu/lockable.h"
+#include "system/iothread.h"
+#include "trace-hw_virtio_ballast.h"
+
+#define MAX_PENDING 4096
+#define BATCH_ELEMS 64
+
+/* I/O thread ---------------------------------------------------------- */
+
+static bool still_asked(void *opaque, uint32_t id)
+{
+    VirtIOBalloon *s = opaque;
+
+    QEMU_LOCK_GUARD(&s->free_page_lock);
+    return s->free_page_hint_status == FREE_PAGE_HINT_S_START &&
+           s->free_page_hint_cmd_id == id;
+}
+
+static GArray *take_pending(BallastHintQueue *q, uint32_t *id, bool *was_full)
+{
+    GArray *hints;
+
+    QEMU_LOCK_GUARD(&q->lock);
+    hints = q->pending;
+    q->pending = g_array_new(false, false, sizeof(BallastHint));
+    *id = q->pending_id;
+    *was_full = q->full;
+    q->full = false;
+    return hints;
+}
+
+static void apply_pending(void *opaque)
+{
+    BallastBalloon *b = opaque;
+    g_autoptr(GArray) hints = NULL;
+    bool was_full;
+    uint32_t id;
+
+    hints = take_pending(&b->hintq, &id, &was_full);
+    if (hints->len) {
+        ballast_hints_apply((BallastHint *)hints->data, hints->len,
+                            still_asked, &b->parent_obj, id);
+    }
+    if (was_full) {
+        qemu_bh_schedule(b->hintq.drain);
+    }
+}
+
+/* Main loop ----------------------------------------------------------- */
+
+/* Queue a hint; those that still wait to answer another id came too late. */
+static void add_hint(BallastBalloon *b, void *addr, size_t bytes, uint32_t id)
+{
+    BallastHintQueue *q = &b->hintq;
+    BallastHint hint = { .addr = addr, .bytes = bytes };
+    g_autoptr(GArray) stale = NULL;
+
+    WITH_QEMU_LOCK_GUARD(&q->lock) {
+        if (q->pending_id != id && q->pending->len) {
+            stale = q->pending;
+            q->pending = g_array_new(false, false, sizeof(BallastHint));
+        }
+        q->pending_id = id;
+        g_array_append_val(q->pending, hint);
+    }
+    if (stale) {
+        ballast_hints_count(BALLAST_HINT_LATE, stale->len);
+    }
+}
+
+/* The id that hints answer which come now; 0 if none was answered. */
+static uint32_t answered_id(VirtIOBalloon *s)
+{
+    QEMU_LOCK_GUARD(&s->free_page_lock);
+    return s->free_page_hint_status == FREE_PAGE_HINT_S_START ?
+           s->free_page_hint_cmd_id : 0;
+}
+
+/* The guest says which id it answers, or VIRTIO_BALLOON_CMD_ID_STOP. */
+static void take_id(VirtIOBalloon *s, uint32_t id)
+{
+    bool accepted = false, was_started;
+
+    WITH_QEMU_LOCK_GUARD(&s->free_page_lock) {
+        was_started = s->free_page_hint_status == FREE_PAGE_HINT_S_START;
+        if (s->free_page_hint_status == FREE_PAGE_HINT_S_REQUESTED &&
+            id == s->free_page_hint_cmd_id) {
+            s->free_page_hint_status = FREE_PAGE_HINT_S_START;
+            accepted = true;
+        } else if (was_started && id != s->free_page_hint_cmd_id) {
+            /* Finished, or confused: either way it answers no more. */
+            s->free_page_hint_status = FREE_PAGE_HINT_S_STOP;
+        }
+    }
+    if (!accepted && id != VIRTIO_BALLOON_CMD_ID_STOP) {
+        ballast_hints_bad_id();
+    }
+    trace_ballast_hint_id(id, s->free_page_hint_cmd_id, accepted);
+}
+
+static void take_id_buffer(VirtIODevice *vdev, VirtQueueElement *elem)
+{
+    uint32_t id;
+
+    if (iov_size(elem->out_sg, elem->out_num) != sizeof(id)) {
+        ballast_hints_bad_id();
+        return;
+    }
+    iov_to_buf(elem->out_sg, elem->out_num, 0, &id, sizeof(id));
+    virtio_tswap32s(vdev, &id);
+    take_id(VIRTIO_BALLOON(vdev), id);
+}
+
+static void take_elem(BallastBalloon *b, VirtQueueElement *elem)
+{
+    uint32_t id;
+    unsigned i;
+
+    if (elem->out_num) {
+        take_id_buffer(VIRTIO_DEVICE(b), elem);
+    }
+    id = answered_id(&b->parent_obj);
+    for (i = 0; i < elem->in_num; i++) {
+        add_hint(b, elem->in_sg[i].iov_base, elem->in_sg[i].iov_len, id);
+    }
+}
+
+static bool is_full(BallastHintQueue *q)
+{
+    QEMU_LOCK_GUARD(&q->lock);
+    q->full = q->pending->len >= MAX_PENDING;
+    return q->full;
+}
+
+/* The virtqueue code refuses some chains; it wants a reset then. */
+static void count_broken(BallastBalloon *b)
+{
+    if (VIRTIO_DEVICE(b)->broken && !b->hintq.saw_broken) {
+        b->hintq.saw_broken = true;
+        ballast_hints_count(BALLAST_HINT_MALFORMED, 1);
+    }
+}
+
+/* Return the buffers of a batch; one index update for all of them. */
+static void return_batch(VirtQueue *vq, VirtQueueElement **elem, unsigned nr)
+{
+    unsigned i;
+
+    RCU_READ_LOCK_GUARD();
+    for (i = 0; i < nr; i++) {
+        virtqueue_fill(vq, elem[i], 0, i);
+        g_free(elem[i]);
+    }
+    virtqueue_flush(vq, nr);
+}
+
+static unsigned drain_batch(BallastBalloon *b, VirtQueue *vq)
+{
+    VirtQueueElement *elem[BATCH_ELEMS];
+    unsigned nr = 0;
+
+    while (nr < BATCH_ELEMS && !is_full(&b->hintq)) {
+        elem[nr] = virtqueue_pop(vq, sizeof(VirtQueueElement));
+        if (!elem[nr]) {
+            count_broken(b);
+            break;
+        }
+        take_elem(b, elem[nr++]);
+    }
+    if (nr) {
+        return_batch(vq, elem, nr);
+        trace_ballast_hint_drain(b->parent_obj.free_page_hint_cmd_id, nr);
+    }
+    return nr;
+}
+
+/*
+ * Empty the ring, with notifications off meanwhile.  One full batch is
+ * enough for one run: then others have their turn.
+ */
+static void drain_ring(void *opaque)
+{
+    BallastBalloon *b = opaque;
+    VirtIODevice *vdev = VIRTIO_DEVICE(b);
+    VirtQueue *vq = b->parent_obj.free_page_vq;
+    unsigned nr;
+
+    if (!vdev->vm_running || vdev->broken || !virtio_queue_ready(vq)) {
+        return;
+    }
+    b->hintq.runs++;
+    virtio_queue_set_notification(vq, 0);
+    nr = drain_batch(b, vq);
+    if (nr) {
+        qemu_bh_schedule(b->hintq.apply);
+        virtio_notify(vdev, vq);
+    }
+    if (nr == BATCH_ELEMS) {
+        qemu_bh_schedule(b->hintq.drain);
+        return;
+    }
+    virtio_queue_set_notification(vq, 1);
+    if (!vdev->broken && !is_full(&b->hintq) && !virtio_queue_empty(vq)) {
+        qemu_bh_schedule(b->hintq.drain);
+    }
+}
+
+static void handle_hints(VirtIODevice *vdev, VirtQueue *vq)
+{
+    drain_ring(BALLAST_BALLOON(vdev));
+}
+
+void ballast_hintq_kick(BallastBalloon *b)
+{
+    if (b->hintq.drain) {
+        qemu_bh_schedule(b->hintq.drain);
+    }
+}
+
+void ballast_hintq_reset(BallastBalloon *b)
+{
+    BallastHintQueue *q = &b->hintq;
+
+    if (q->drain) {
+        QEMU_LOCK_GUARD(&q->lock);
+        g_array_set_size(q->pending, 0);
+        q->saw_broken = false;
+    }
+}
+
+void ballast_hintq_init(BallastBalloon *b)
+{
+    VirtIODevice *vdev = VIRTIO_DEVICE(b);
+    VirtIOBalloon *s = &b->parent_obj;
+    MemReentrancyGuard *guard = &DEVICE(b)->mem_reentrancy_guard;
+    BallastHintQueue *q = &b->hintq;
+
+    if (!s->free_page_vq) {
+        return;
+    }
+    qemu_mutex_init(&q->lock);
+    q->pending = g_array_new(false, false, sizeof(BallastHint));
+    q->apply = aio_bh_new_guarded(iothread_get_aio_context(s->iothread),
+                                  apply_pending, b, NULL);
+    q->drain = qemu_bh_new_guarded(drain_ring, b, guard);
+    ballast_take_over(vdev, s->free_page_vq, handle_hints);
+}
+
+static void nothing(void *opaque)
+{
+}
+
+void ballast_hintq_destroy(BallastBalloon *b)
+{
+    BallastHintQueue *q = &b->hintq;
+
+    if (!q->drain) {
+        return;
+    }
+    qemu_bh_delete(q->drain);
+    q->drain = NULL;
+    qemu_bh_delete(q->apply);
+    /* A run which has begun ends before this does. */
+    aio_wait_bh_oneshot(iothread_get_aio_context(b->parent_obj.iothread),
+                        nothing, NULL);
+    g_array_unref(q->pending);
+    qemu_mutex_destroy(&q->lock);
+}
+
+FreePageHintState ballast_hint_state(VirtIOBalloon *s)
+{
+    static const FreePageHintState of_status[] = {
+        [FREE_PAGE_HINT_S_STOP] = FREE_PAGE_HINT_STATE_STOPPED,
+        [FREE_PAGE_HINT_S_REQUESTED] = FREE_PAGE_HINT_STATE_REQUESTED,
+        [FREE_PAGE_HINT_S_START] = FREE_PAGE_HINT_STATE_ACTIVE,
+        [FREE_PAGE_HINT_S_DONE] = FREE_PAGE_HINT_STATE_DONE,
+    };
+
+    if (!virtio_vdev_has_feature(VIRTIO_DEVICE(s),
+                                 VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
+        return FREE_PAGE_HINT_STATE_OFF;
+    }
+    if (s->free_page_hint_cmd_id == VIRTIO_BALLOON_FREE_PAGE_HINT_CMD_ID_MIN) {
+        return FREE_PAGE_HINT_STATE_IDLE;
+    }
+    return of_status[s->free_page_hint_status & 3];
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Inflate: pages go back to the host, then the claim follows.
+ *
+ * Order: mark, discard, lower the claim.  Only what was really discarded is
+ * taken off the claim: nothing while discarding is inhibited (VFIO,
+ * postcopy, background snapshot), and nothing of a large host page until
+ * the whole of it is in the balloon.  What stays resident is freeable.
+ *
+ * A list is sorted first, so that adjacent pages are discarded with one
+ * system call.
+ */
+#include "qemu/osdep.h"
+#include "exec/cpu-common.h"
+#include "exec/ramblock.h"
+#include "internal.h"
+#include "trace-hw_virtio_ballast.h"
+
+/* Adjacent host pages to discard. */
+typedef struct Run {
+    BallastBlock *block;
+    uint64_t first;
+    uint64_t nr;
+} Run;
+
+static void run_flush(BallastBalloon *b, Run *run, BallastDelta *given)
+{
+    BallastBlock *block = run->block;
+    uint64_t bytes;
+
+    if (!run->nr) {
+        return;
+    }
+    bytes = run->nr * block->rb->page_size;
+    if (ballast_discard_inhibited() ||
+        ram_block_discard_range(block->rb, run->first * block->rb->page_size,
+                                bytes) < 0) {
+        b->freeable_bytes += bytes;
+    } else {
+        bitmap_set(block->given, run->first, run->nr);
+        b->given_bytes += bytes;
+        if (block->line != BALLAST_NO_LINE) {
+            given->bytes[block->line] += bytes;
+        }
+    }
+    run->nr = 0;
+}
+
+static void run_add(BallastBalloon *b, Run *run, BallastBlock *block,
+                    uint64_t host_page, BallastDelta *given)
+{
+    if (run->nr && run->block == block &&
+        host_page == run->first + run->nr) {
+        run->nr++;
+        return;
+    }
+    run_flush(b, run, given);
+    *run = (Run) { .block = block, .first = host_page, .nr = 1 };
+}
+
+/* Put a page in; true if that completes a host page. */
+static bool mark(BallastBalloon *b, BallastBlock *block, uint64_t page)
+{
+    if (test_and_set_bit(page, block->ballooned)) {
+        b->bad_pages++;
+        return false;
+    }
+    b->ballooned_pages++;
+    return ballast_host_page_full(block, page);
+}
+
+static void inflate_list(BallastBalloon *b, GArray *pfns, BallastDelta *given)
+{
+    BallastCursor cursor = {};
+    Run run = {};
+    uint64_t page;
+    unsigned i;
+
+    for (i = 0; i < pfns->len; i++) {
+        BallastBlock *block = ballast_cursor_find(
+            b, &cursor, g_array_index(pfns, uint32_t, i), &page);
+
+        if (!block) {
+            b->bad_pages++;
+        } else if (mark(b, block, page)) {
+            run_add(b, &run, block, page / block->per_host_page, given);
+        }
+    }
+    run_flush(b, &run, given);
+    ballast_cursor_end(&cursor);
+}
+
+void ballast_handle_inflate(VirtIODevice *vdev, VirtQueue *vq)
+{
+    BallastBalloon *b = BALLAST_BALLOON(vdev);
+    BallastDelta given = {};
+    VirtQueueElement *elem;
+    bool any = false;
+
+    RCU_READ_LOCK_GUARD();
+    while ((elem = virtqueue_pop(vq, sizeof(*elem)))) {
+        g_autoptr(GArray) pfns = ballast_read_pfns(b, elem);
+
+        inflate_list(b, pfns, &given);
+        virtqueue_push(vq, elem, 0);
+        g_free(elem);
+        any = true;
+    }
+    if (any) {
+        ballast_claim_freeable(b->freeable_bytes);
+        ballast_claim_lower(&given);
+        trace_ballast_inflate(ballast_claim_slot(), b->ballooned_pages,
+                              b->given_bytes, b->bad_pages);
+        virtio_notify(vdev, vq);
+    }
+}

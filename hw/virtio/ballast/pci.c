@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* virtio-balloon-ledger-pci: the device behind a PCI function. */
+#include "qemu/osdep.h"
+#include "hw/qdev-properties.h"
+#include "hw/virtio/ballast/balloon.h"
+#include "hw/virtio/ballast/compat.h"
+#include "hw/virtio/virtio-pci.h"
+#include "qemu/module.h"
+
+#define TYPE_BALLAST_BALLOON_PCI "virtio-balloon-ledger-pci-base"
+OBJECT_DECLARE_SIMPLE_TYPE(BallastBalloonPCI, BALLAST_BALLOON_PCI)
+
+struct BallastBalloonPCI {
+    VirtIOPCIProxy parent_obj;
+    BallastBalloon vdev;
+};
+
+static void ballast_pci_realize(VirtIOPCIProxy *proxy, Error **errp)
+{
+    BallastBalloonPCI *dev = BALLAST_BALLOON_PCI(proxy);
+
+    if (proxy->nvectors == DEV_NVECTORS_UNSPECIFIED) {
+        proxy->nvectors = 2;
+    }
+    proxy->class_code = PCI_CLASS_OTHERS;
+    qdev_realize(DEVICE(&dev->vdev), BUS(&proxy->bus), errp);
+}
+
+static const Property ballast_pci_properties[] = {
+    DEFINE_PROP_BIT("ioeventfd", VirtIOPCIProxy, flags,
+                    VIRTIO_PCI_FLAG_USE_IOEVENTFD_BIT, true),
+    DEFINE_PROP_UINT32("vectors", VirtIOPCIProxy, nvectors,
+                       DEV_NVECTORS_UNSPECIFIED),
+};
+
+static void ballast_pci_class_init(ObjectClass *klass,
+                                   BALLAST_CLASS_DATA *data)
+{
+    DeviceClass *dc = DEVICE_CLASS(klass);
+    PCIDeviceClass *pci = PCI_DEVICE_CLASS(klass);
+
+    VIRTIO_PCI_CLASS(klass)->realize = ballast_pci_realize;
+    set_bit(DEVICE_CATEGORY_MISC, dc->categories);
+    device_class_set_props(dc, ballast_pci_properties);
+    pci->vendor_id = PCI_VENDOR_ID_REDHAT_QUMRANET;
+    pci->device_id = PCI_DEVICE_ID_VIRTIO_BALLOON;
+    pci->revision = VIRTIO_PCI_ABI_VERSION;
+    pci->class_id = PCI_CLASS_OTHERS;
+}
+
+static void ballast_pci_instance_init(Object *obj)
+{
+    BallastBalloonPCI *dev = BALLAST_BALLOON_PCI(obj);
+    Object *inner = OBJECT(&dev->vdev);
+
+    virtio_instance_init_common(obj, &dev->vdev, sizeof(dev->vdev),
+                                TYPE_BALLAST_BALLOON);
+    object_property_add_alias(obj, "guest-stats", inner, "guest-stats");
+    object_property_add_alias(obj, "guest-stats-polling-interval", inner,
+                              "guest-stats-polling-interval");
+}
+
+static const VirtioPCIDeviceTypeInfo ballast_pci_info = {
+    .base_name = TYPE_BALLAST_BALLOON_PCI,
+    .generic_name = "virtio-balloon-ledger-pci",
+    .transitional_name = "virtio-balloon-ledger-pci-transitional",
+    .non_transitional_name = "virtio-balloon-ledger-pci-non-transitional",
+    .instance_size = sizeof(BallastBalloonPCI),
+    .instance_init = ballast_pci_instance_init,
+    .class_init = ballast_pci_class_init,
+};
+
+static void ballast_pci_register_types(void)
+{
+    virtio_pci_types_register(&ballast_pci_info);
+}
+
+type_init(ballast_pci_register_types)

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The QMP commands of qapi/ballast.json. */
+#include "qemu/osdep.h"
+#include "ballast-qapi-commands.h"
+#include "hw/virtio/ballast/balloon.h"
+#include "hw/virtio/ballast/placement.h"
+#include "internal.h"
+#include "qapi/error.h"
+
+static BallastBalloon *find_device(void)
+{
+    return (BallastBalloon *)object_resolve_path_type("", TYPE_BALLAST_BALLOON,
+                                                      NULL);
+}
+
+MemoryLedgerInfo *qmp_query_memory_ledger(Error **errp)
+{
+    MemoryLedgerInfo *info = ballast_claim_info(errp);
+    BallastBalloon *b = find_device();
+
+    if (info && b) {
+        info->waiting = b->gate.held ? 1 : 0;
+    }
+    return info;
+}
+
+static FreePageHintVerdicts *verdicts(const BallastVerdicts *v)
+{
+    FreePageHintVerdicts *out = g_new0(FreePageHintVerdicts, 1);
+
+    out->applied = v->count[BALLAST_HINT_APPLIED];
+    out->late = v->count[BALLAST_HINT_LATE];
+    out->unarmed = v->count[BALLAST_HINT_UNARMED];
+    out->malformed = v->count[BALLAST_HINT_MALFORMED];
+    out->foreign = v->count[BALLAST_HINT_FOREIGN];
+    out->applied_bytes = v->bytes[BALLAST_HINT_APPLIED];
+    out->late_bytes = v->bytes[BALLAST_HINT_LATE];
+    out->bad_ids = v->bad_ids;
+    return out;
+}
+
+/* Any balloon has an id and a state; ours has a queue of its own besides. */
+static void device_info(FreePageHintInfo *info)
+{
+    VirtIOBalloon *s = (VirtIOBalloon *)
+        object_resolve_path_type("", TYPE_VIRTIO_BALLOON, NULL);
+    BallastBalloon *b = find_device();
+
+    info->state = s ? ballast_hint_state(s) : FREE_PAGE_HINT_STATE_OFF;
+    info->cmd_id = s ? s->free_page_hint_cmd_id : 0;
+    if (b) {
+        DeviceState *outer = qdev_get_parent_bus(DEVICE(b)) ?
+                             qdev_get_parent_bus(DEVICE(b))->parent : NULL;
+
+        info->device = outer && outer->id ? g_strdup(outer->id) :
+                       object_get_canonical_path(OBJECT(b));
+        info->handler_runs = b->hintq.runs;
+    }
+}
+
+FreePageHintInfo *qmp_query_free_page_hints(Error **errp)
+{
+    FreePageHintInfo *info = g_new0(FreePageHintInfo, 1);
+    BallastHintsSnapshot s;
+
+    ballast_hints_snapshot(&s);
+    device_info(info);
+    info->generation = s.gen.number;
+    info->armed = s.gen.armed;
+    info->armings = s.arming.rounds;
+    info->arm_chunks = s.arming.chunks;
+    info->arm_time_ns = s.arming.total_ns;
+    info->arm_max_ns = s.arming.max_ns;
+    info->migration = verdicts(&s.migration);
+    info->total = verdicts(&s.total);
+    return info;
+}
+
+MemoryPlacement *qmp_query_memory_placement(bool has_samples,
+                                            uint32_t samples, Error **errp)
+{
+    if (!has_samples) {
+        samples = BALLAST_SAMPLES_DEFAULT;
+    }
+    if (samples < BALLAST_SAMPLES_MIN || samples > BALLAST_SAMPLES_MAX) {
+        error_setg(errp, "samples is %u; allowed: %d to %d", samples,
+                   BALLAST_SAMPLES_MIN, BALLAST_SAMPLES_MAX);
+        return NULL;
+    }
+    return ballast_placement(samples);
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Which pages are in the balloon, over migration.
+ *
+ * The destination's claim begins at the guest's full size and is lowered
+ * when this state has come, by what the source says was given back.  The
+ * guest's own figure ("actual" in configuration space) would be a guest's
+ * word.  Left out while the balloon is empty, so that such a guest can be
+ * migrated to the stock device's stream format.
+ *
+ * Per block with ballooned pages: its name, then runs of pages (start,
+ * length, in 4K pages, ascending), ended by a run of length 0; an empty
+ * name ends the list.
+ */
+#include "qemu/osdep.h"
+#include "exec/ramblock.h"
+#include "internal.h"
+#include "migration/qemu-file-types.h"
+#include "migration/vmstate.h"
+#include "qemu/error-report.h"
+#include "qemu/rcu_queue.h"
+
+static void put_runs(QEMUFile *f, const BallastBlock *block)
+{
+    uint64_t first, end = 0;
+
+    for (;;) {
+        first = find_next_bit(block->ballooned, block->pages, end);
+        if (first >= block->pages) {
+            break;
+        }
+        end = find_next_zero_bit(block->ballooned, block->pages, first);
+        qemu_put_be64(f, first);
+        qemu_put_be64(f, end - first);
+    }
+    qemu_put_be64(f, 0);
+    qemu_put_be64(f, 0);
+}
+
+static int put_pages(QEMUFile *f, void *pv, size_t size,
+                     const VMStateField *field, JSONWriter *vmdesc)
+{
+    BallastBalloon *b = container_of(pv, BallastBalloon, ballooned_pages);
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, b->blocks);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        BallastBlock *block = value;
+        size_t len = strlen(block->rb->idstr);
+
+        qemu_put_byte(f, len);
+        qemu_put_buffer(f, (uint8_t *)block->rb->idstr, len);
+        put_runs(f, block);
+    }
+    qemu_put_byte(f, 0);
+    return 0;
+}
+
+static RAMBlock *block_by_name(const char *name)
+{
+    RAMBlock *rb;
+
+    QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
+        if (g_str_equal(rb->idstr, name)) {
+            return rb;
+        }
+    }
+    return NULL;
+}
+
+static void set_run(BallastBalloon *b, BallastBlock *block, uint64_t first,
+                    uint64_t nr)
+{
+    uint64_t page;
+
+    for (page = first; page < first + nr; page++) {
+        b->ballooned_pages += !test_and_set_bit(page, block->ballooned);
+    }
+}
+
+static int get_runs(QEMUFile *f, BallastBalloon *b, BallastBlock *block)
+{
+    uint64_t first, nr;
+
+    for (;;) {
+        first = qemu_get_be64(f);
+        nr = qemu_get_be64(f);
+        if (!nr) {
+            return 0;
+        }
+        if (first >= block->pages || nr > block->pages - first) {
+            error_report("balloon state: pages %" PRIu64 "+%" PRIu64
+                         " of %s, which has %" PRIu64,
+                         first, nr, block->rb->idstr, block->pages);
+            return -EINVAL;
+        }
+        set_run(b, block, first, nr);
+    }
+}
+
+static int get_pages(QEMUFile *f, void *pv, size_t size,
+                     const VMStateField *field)
+{
+    BallastBalloon *b = container_of(pv, BallastBalloon, ballooned_pages);
+    char name[256];
+    RAMBlock *rb;
+    uint8_t len;
+    int ret;
+
+    b->ballooned_pages = 0;
+    RCU_READ_LOCK_GUARD();
+    while ((len = qemu_get_byte(f))) {
+        if (qemu_get_buffer(f, (uint8_t *)name, len) != len) {
+            return -EIO;
+        }
+        name[len] = 0;
+        rb = block_by_name(name);
+        if (!rb) {
+            error_report("balloon state: no RAM block '%s'", name);
+            return -EINVAL;
+        }
+        ret = get_runs(f, b, ballast_block(b, rb));
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static const VMStateInfo ballooned_info = {
+    .name = "ballast-ballooned-pages",
+    .put = put_pages,
+    .get = get_pages,
+};
+
+/* A whole host page in the balloon was never populated here: it is given. */
+static void block_loaded(BallastBalloon *b, BallastBlock *block,
+                         BallastDelta *given)
+{
+    uint64_t nr = DIV_ROUND_UP(block->pages, block->per_host_page);
+    uint64_t i;
+
+    for (i = 0; i < nr; i++) {
+        if (ballast_host_page_full(block, i * block->per_host_page)) {
+            set_bit(i, block->given);
+            b->given_bytes += block->rb->page_size;
+            if (block->line != BALLAST_NO_LINE) {
+                given->bytes[block->line] += block->rb->page_size;
+            }
+        }
+    }
+}
+
+static int ballooned_post_load(void *opaque, int version_id)
+{
+    BallastBalloon *b = opaque;
+    BallastDelta given = {};
+    GHashTableIter iter;
+    gpointer block;
+
+    b->given_bytes = 0;
+    g_hash_table_iter_init(&iter, b->blocks);
+    while (g_hash_table_iter_next(&iter, NULL, &block)) {
+        block_loaded(b, block, &given);
+    }
+    ballast_claim_lower(&given);
+    return 0;
+}
+
+static bool ballooned_needed(void *opaque)
+{
+    BallastBalloon *b = opaque;
+
+    return b->ballooned_pages;
+}
+
+static const VMStateDescription vmstate_ballooned = {
+    .name = "virtio-balloon-device/ballast-pages",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = ballooned_needed,
+    .post_load = ballooned_post_load,
+    .fields = (const VMStateField[]) {
+        {
+            .name = "pages",
+            .info = &ballooned_info,
+            .offset = vmstate_offset_value(BallastBalloon, ballooned_pages,
+                                           uint64_t),
+            .flags = VMS_SINGLE,
+        },
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+const VMStateDescription *ballast_vmsd(const VMStateDescription *parent)
+{
+    static const VMStateDescription *subsections[8];
+    static VMStateDescription vmsd;
+    unsigned i;
+
+    for (i = 0; parent->subsections && parent->subsections[i]; i++) {
+        assert(i < ARRAY_SIZE(subsections) - 2);
+        subsections[i] = parent->subsections[i];
+    }
+    subsections[i] = &vmstate_ballooned;
+    vmsd = *parent;
+    vmsd.subsections = subsections;
+    return &vmsd;
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * virtio-balloon-ledger: a virtio balloon whose host side keeps promises.
+ *
+ * A subclass of QEMU's virtio-balloon (virtio ID 5, same queues, same
+ * configuration space): unmodified guests drive it.  It replaces what the
+ * device does with inflated, deflated, reported and hinted pages.
+ */
+#ifndef BALLAST_BALLOON_H
+#define BALLAST_BALLOON_H
+
+#include "hw/virtio/virtio-balloon.h"
+#include "hw/virtio/ballast/claim.h"
+#include "migration/ballast/hints.h"
+
+#define TYPE_BALLAST_BALLOON "virtio-balloon-ledger-device"
+OBJECT_DECLARE_SIMPLE_TYPE(BallastBalloon, BALLAST_BALLOON)
+
+/** enum BallastDeflate - what to do when the ledger refuses a deflation */
+typedef enum BallastDeflate {
+    /** @BALLAST_DEFLATE_GATE: the guest waits until capacity returns */
+    BALLAST_DEFLATE_GATE,
+    /** @BALLAST_DEFLATE_ALLOW: it gets the memory, the claim follows */
+    BALLAST_DEFLATE_ALLOW,
+    /** @BALLAST_DEFLATE_OBSERVE: it gets the memory, this is counted */
+    BALLAST_DEFLATE_OBSERVE,
+} BallastDeflate;
+
+/**
+ * struct BallastBlock - which pages of a RAM block are in the balloon
+ * @rb: the block
+ * @line: line of the claim that pays for it, or BALLAST_NO_LINE
+ * @ballooned: a bit per 4K page
+ * @given: a bit per host page: discarded, and taken off the claim.
+ *         Invariant: every 4K page of a given host page is ballooned
+ * @pages: number of 4K pages
+ * @per_host_page: 4K pages in a host page
+ */
+typedef struct BallastBlock {
+    RAMBlock *rb;
+    uint32_t line;
+    unsigned long *ballooned;
+    unsigned long *given;
+    uint64_t pages;
+    uint64_t per_host_page;
+} BallastBlock;
+
+/** struct BallastGate - a deflate buffer held until capacity returns */
+typedef struct BallastGate {
+    VirtQueueElement *held;
+    int64_t since_ms;
+    QEMUTimer *retry;
+} BallastGate;
+
+/**
+ * struct BallastHintQueue - hints on their way to the dirty bitmap
+ * @lock: innermost; protects all below but @apply and @own_iothread
+ * @pending: popped from the ring, not judged yet
+ * @pending_id: the id they answer
+ * @full: the ring was left alone because @pending is full
+ * @runs: how often the ring was drained
+ * @apply: bottom half in the I/O thread that judges them
+ * @own_iothread: created here because the user gave none
+ */
+typedef struct BallastHintQueue {
+    QemuMutex lock;
+    GArray *pending;
+    uint32_t pending_id;
+    bool full;
+    uint64_t runs;
+    QEMUBH *apply;
+    QEMUBH *drain;
+    IOThread *own_iothread;
+    bool saw_broken;
+} BallastHintQueue;
+
+/** struct BallastBalloon - the device; big lock, unless stated otherwise */
+struct BallastBalloon {
+    VirtIOBalloon parent_obj;
+
+    char *deflate_text;
+    BallastDeflate deflate;
+    GHashTable *blocks;
+    uint64_t ballooned_pages;
+    uint64_t given_bytes;
+    uint64_t freeable_bytes;
+    uint64_t bad_pages;
+    BallastGate gate;
+    BallastHintQueue hintq;
+};
+
+/** ballast_hint_state() - for query-free-page-hints */
+FreePageHintState ballast_hint_state(VirtIOBalloon *s);
+
+#endif

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The claim of this process: its participation in the host's ledger.
+ *
+ * There is one per process, whatever its devices.  It is staked before the
+ * guest's RAM is allocated, follows the guest's balloon, and ends with the
+ * process.  Without a ledger every function here succeeds and does nothing.
+ *
+ * A claim has lines: one per host node and page size that backends are
+ * bound to, and one per page size for memory that may be anywhere.
+ *
+ * Context, unless stated otherwise: the big lock is held.
+ */
+#ifndef BALLAST_CLAIM_H
+#define BALLAST_CLAIM_H
+
+#include "exec/cpu-common.h"
+#include "ballast-qapi-types.h"
+
+#define BALLAST_MAX_LINES 64
+#define BALLAST_NO_LINE UINT32_MAX
+
+/**
+ * struct BallastClaimOptions - what the user asked for
+ * @path: ledger; NULL: inherited from 'ballast run', or none
+ * @name: name in the ledger; NULL: the VM's name
+ * @claims: demands as text, 'SIZE[@NODE][/PAGESIZE]'; empty or "auto": the
+ *          machine's RAM, by node where its backends are bound
+ */
+typedef struct BallastClaimOptions {
+    char *path;
+    char *name;
+    GPtrArray *claims;
+} BallastClaimOptions;
+
+/**
+ * struct BallastDelta - a change of the claim, bytes per line
+ * @bytes: indexed by line
+ */
+typedef struct BallastDelta {
+    uint64_t bytes[BALLAST_MAX_LINES];
+} BallastDelta;
+
+/**
+ * ballast_claim_start() - join the ledger and stake the claim
+ * @o: options; borrowed
+ * @errp: the ledger's own words when it refuses
+ *
+ * Context: once, after the machine's options are known and before its RAM
+ * is allocated.
+ *
+ * Return: true if the claim stands, or if no ledger was asked for.
+ */
+bool ballast_claim_start(const BallastClaimOptions *o, Error **errp);
+
+/** ballast_claim_active() - does this process take part in a ledger? */
+bool ballast_claim_active(void);
+
+/** ballast_claim_slot() - slot in the ledger, the correlator in traces */
+uint32_t ballast_claim_slot(void);
+
+/**
+ * ballast_claim_line() - which line of the claim pays for a block?
+ * @rb: a block
+ *
+ * Return: the line, or BALLAST_NO_LINE if the block is not guest RAM of a
+ * memory backend (ROMs, video memory), or there is no ledger.
+ */
+uint32_t ballast_claim_line(RAMBlock *rb);
+
+/**
+ * ballast_claim_lower() - memory was given back to the host
+ * @given: bytes that were really discarded
+ */
+void ballast_claim_lower(const BallastDelta *given);
+
+/**
+ * ballast_claim_raise() - the guest is about to take memory back
+ * @taken: bytes, at most what was given back before
+ * @why: the ledger's words if refused, owned by the caller; may be NULL
+ * @missing: bytes missing if refused; may be NULL
+ *
+ * Return: true if the claim was raised; false if the ledger refused, and
+ * nothing changed.
+ */
+bool ballast_claim_raise(const BallastDelta *taken, char **why,
+                         uint64_t *missing);
+
+/**
+ * ballast_claim_owe() - the guest has memory the ledger refused
+ * @taken: bytes, refused by ballast_claim_raise()
+ * @pursue: keep asking until the ledger grants it
+ *
+ * The shortfall shows as deficit.
+ */
+void ballast_claim_owe(const BallastDelta *taken, bool pursue);
+
+/**
+ * ballast_claim_freeable() - tell the ledger of memory nobody needs
+ * @bytes: in the balloon but still resident, since discarding is inhibited
+ */
+void ballast_claim_freeable(uint64_t bytes);
+
+/**
+ * ballast_claim_info() - for query-memory-ledger
+ * @errp: set if there is no ledger
+ *
+ * Return: owned by the caller, or NULL.
+ */
+MemoryLedgerInfo *ballast_claim_info(Error **errp);
+
+#endif

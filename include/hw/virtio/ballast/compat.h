@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Everything that differs between the QEMU versions Ballast builds for.
+ *
+ * The BALLAST_HAVE_* macros come from compile probes (see meson.build in
+ * hw/virtio/ballast), never from version numbers: distributions backport.
+ */
+#ifndef BALLAST_COMPAT_H
+#define BALLAST_COMPAT_H
+
+#include "ballast-probes.h"
+
+/**
+ * BALLAST_CLASS_DATA - type of class_init's second argument
+ *
+ * Became const when type descriptions became read-only.
+ */
+#ifdef BALLAST_HAVE_CONST_CLASS_DATA
+#define BALLAST_CLASS_DATA const void
+#else
+#define BALLAST_CLASS_DATA void
+#endif
+
+/**
+ * BALLAST_SET_STATUS - return type of VirtioDeviceClass.set_status
+ *
+ * BALLAST_SET_STATUS_RETURN() passes on what the parent returned.
+ */
+#ifdef BALLAST_HAVE_INT_SET_STATUS
+#define BALLAST_SET_STATUS int
+#define BALLAST_SET_STATUS_RETURN(call, after) \
+    do { int ret_ = (call); after; return ret_; } while (0)
+#else
+#define BALLAST_SET_STATUS void
+#define BALLAST_SET_STATUS_RETURN(call, after) \
+    do { call; after; } while (0)
+#endif
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Where guest memory really is.
+ *
+ * A stratified random sample of each block's pages is looked up with one
+ * move_pages(2) call per batch, which tells nodes and populates nothing.
+ */
+#ifndef BALLAST_PLACEMENT_H
+#define BALLAST_PLACEMENT_H
+
+#include "exec/cpu-common.h"
+#include "ballast-qapi-types.h"
+#include "system/numa.h"
+
+#define BALLAST_SAMPLES_DEFAULT 4096
+#define BALLAST_SAMPLES_MIN 64
+#define BALLAST_SAMPLES_MAX 65536
+
+/**
+ * struct BallastSample - what a look at some memory found
+ * @samples: pages looked at
+ * @on_node: of them, per host node
+ * @absent: of them, not present
+ * @unknown: of them, of which the kernel did not tell
+ * @whole: every page was looked at
+ */
+typedef struct BallastSample {
+    uint64_t samples;
+    uint64_t on_node[MAX_NODES];
+    uint64_t absent;
+    uint64_t unknown;
+    bool whole;
+} BallastSample;
+
+/**
+ * ballast_sample() - look at a range of host memory
+ * @host: first byte, aligned to @page_bytes
+ * @bytes: length of the range
+ * @page_bytes: host page size of the mapping
+ * @samples: how many pages to look at, at the most
+ * @out: added to, so that ranges can be put together
+ *
+ * Context: any thread; the range stays mapped (RCU read side).
+ */
+void ballast_sample(uint8_t *host, uint64_t bytes, size_t page_bytes,
+                    uint64_t samples, BallastSample *out);
+
+/**
+ * ballast_sample_bytes() - scale a count of a sample to bytes
+ * @s: the sample
+ * @count: pages of it
+ * @bytes: size of what was sampled
+ */
+uint64_t ballast_sample_bytes(const BallastSample *s, uint64_t count,
+                              uint64_t bytes);
+
+/**
+ * ballast_placement() - for query-memory-placement
+ * @samples: pages to look at in all
+ *
+ * Context: big lock.
+ *
+ * Return: owned by the caller.
+ */
+MemoryPlacement *ballast_placement(uint64_t samples);
+
+#endif

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Hints in migration: arming, generations and verdicts of this process.
+ *
+ * This part belongs to the process, not to a device: once it is installed,
+ * every generation in which a balloon device may ask for hints is armed
+ * first, QEMU's own virtio-balloon included.
+ */
+#ifndef BALLAST_HINTS_H
+#define BALLAST_HINTS_H
+
+#include "migration/ballast/generation.h"
+
+/**
+ * struct BallastVerdicts - counted hints
+ * @count: hints per verdict
+ * @bytes: their sizes; 0 for malformed hints
+ * @bad_ids: cmd ids that were stale, from the future or not four bytes
+ */
+typedef struct BallastVerdicts {
+    uint64_t count[BALLAST_HINT_VERDICTS];
+    uint64_t bytes[BALLAST_HINT_VERDICTS];
+    uint64_t bad_ids;
+} BallastVerdicts;
+
+/**
+ * struct BallastArming - what arming did and cost since start
+ * @rounds: generations armed
+ * @chunks: chunks of the dirty log that still had to be armed
+ * @total_ns: time spent
+ * @max_ns: longest round
+ */
+typedef struct BallastArming {
+    uint64_t rounds;
+    uint64_t chunks;
+    uint64_t total_ns;
+    uint64_t max_ns;
+} BallastArming;
+
+/**
+ * struct BallastHintsSnapshot - everything query-free-page-hints shows
+ * @gen: the current generation
+ * @arming: see there
+ * @migration: verdicts since the latest migration began
+ * @total: verdicts since start
+ */
+typedef struct BallastHintsSnapshot {
+    struct ballast_generation gen;
+    BallastArming arming;
+    BallastVerdicts migration;
+    BallastVerdicts total;
+} BallastHintsSnapshot;
+
+/**
+ * struct BallastHint - one buffer of the hint queue
+ * @addr: host address of its first byte
+ * @bytes: its length
+ */
+typedef struct BallastHint {
+    void *addr;
+    size_t bytes;
+} BallastHint;
+
+/**
+ * ballast_hints_install() - from now on arm every generation
+ *
+ * Context: once, under the big lock, before any migration begins.
+ */
+void ballast_hints_install(void);
+
+/**
+ * BallastAsked - do these hints answer the id that is published now?
+ * @opaque: as given to ballast_hints_apply()
+ * @id: likewise
+ *
+ * Context: the hints lock is held and the generation is open, so that the
+ * answer holds until the hints are applied: a device withdraws its id
+ * after the generation was closed, and publishes another after the next was
+ * opened.  May take a lock of the device.
+ */
+typedef bool BallastAsked(void *opaque, uint32_t id);
+
+/**
+ * ballast_hints_apply() - judge hints and drop the pages of the good ones
+ * @hints: hints in the order of the queue; owned by the caller, sorted by
+ *         address on return
+ * @nr: how many
+ * @asked: tells whether they answer the published id
+ * @opaque: for @asked
+ * @id: the id they answer
+ *
+ * Every hint is counted with its verdict.  Adjacent hints are applied as
+ * one range.
+ *
+ * Context: any thread; takes the hints lock, and inside it the lock of
+ * @asked, then QEMU's dirty bitmap lock.
+ */
+void ballast_hints_apply(BallastHint *hints, size_t nr, BallastAsked *asked,
+                         void *opaque, uint32_t id);
+
+/**
+ * ballast_hints_count() - count hints that never got as far as a verdict
+ * @verdict: what to count them as
+ * @nr: how many
+ *
+ * Context: any thread.
+ */
+void ballast_hints_count(enum ballast_verdict verdict, uint64_t nr);
+
+/**
+ * ballast_hints_bad_id() - count a cmd id that answers nothing asked
+ *
+ * Context: any thread.
+ */
+void ballast_hints_bad_id(void);
+
+/**
+ * ballast_hints_snapshot() - a consistent copy of all counters
+ * @out: filled in
+ *
+ * Context: any thread.
+ */
+void ballast_hints_snapshot(BallastHintsSnapshot *out);
+
+#endif

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Arming: from here on every guest write leaves a trace.
+ *
+ * What a harvest ("sync") leaves unarmed depends on the accelerator:
+ *
+ *   KVM, manual protect   everything it reported dirty; QEMU notes the
+ *                         chunks in RAMBlock.clear_bmap and arms one when
+ *                         it sends the first page of it
+ *   KVM, legacy log       nothing
+ *   KVM, dirty ring       nothing
+ *   TCG                   blocks of which no page was new to the bitmap:
+ *                         their TLB entries stay writable
+ *
+ * So: clear the log of every chunk that is still noted, and reset the TLB
+ * of every block.  Both do nothing where there is nothing to do.
+ */
+#include "qemu/osdep.h"
+#include "exec/memory.h"
+#include "exec/ram_addr.h"
+#include "migration/misc.h"
+#include "qemu/rcu_queue.h"
+#include "system/tcg.h"
+#include "internal.h"
+
+bool ballast_block_migrates(RAMBlock *rb)
+{
+    return rb->bmap && !migrate_ram_is_ignored(rb);
+}
+
+static uint64_t arm_chunks(RAMBlock *rb)
+{
+    uint64_t pages = rb->used_length >> TARGET_PAGE_BITS;
+    uint64_t chunk_pages = 1ULL << rb->clear_bmap_shift;
+    uint64_t page, armed = 0;
+
+    for (page = 0; page < pages; page += chunk_pages) {
+        if (clear_bmap_test_and_clear(rb, page)) {
+            memory_region_clear_dirty_bitmap(rb->mr, page << TARGET_PAGE_BITS,
+                                             chunk_pages << TARGET_PAGE_BITS);
+            armed++;
+        }
+    }
+    return armed;
+}
+
+uint64_t ballast_arm(void)
+{
+    uint64_t armed = 0;
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
+        if (!ballast_block_migrates(rb)) {
+            continue;
+        }
+        if (rb->clear_bmap) {
+            armed += arm_chunks(rb);
+        }
+        if (tcg_enabled()) {
+            tlb_reset_dirty_range_all(rb->offset, rb->used_length);
+        }
+    }
+    return armed;
+}

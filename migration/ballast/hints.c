@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Hints in migration: generations, verdicts, application.
+ *
+ * One precopy notifier follows QEMU's harvests.  Notifiers run newest
+ * first, and a balloon device publishes its cmd id in one of its own, after
+ * the harvest: ours puts itself at the head of the list before each one, so
+ * that arming comes before publication, also for devices plugged later.
+ *
+ * Invariant: while a harvest may be running, the generation is closed; a
+ * hint is judged and applied under the same lock that closing takes.
+ *
+ * Lock order: hints lock, then the device's free_page_lock; hints lock, then
+ * QEMU's dirty bitmap lock.  The hints lock is never held while arming.
+ */
+#include "qemu/osdep.h"
+#include "hw/virtio/virtio-balloon.h"
+#include "migration/ballast/hints.h"
+#include "migration/migration-stats.h"
+#include "migration/misc.h"
+#include "qemu/lockable.h"
+#include "qemu/timer.h"
+#include "system/runstate.h"
+#include "exec/ram_addr.h"
+#include "internal.h"
+#include "trace-migration_ballast.h"
+
+static struct {
+    QemuMutex lock;
+    /* All below: under @lock. */
+    BallastHintsSnapshot s;
+    /* Migration thread only. */
+    NotifierWithReturn notifier;
+    /* The balloon of this migration, referenced; QEMU allows only one. */
+    VirtIODevice *balloon;
+} hints;
+
+static void count_locked(enum ballast_verdict verdict, uint64_t nr,
+                         uint64_t bytes)
+{
+    hints.s.migration.count[verdict] += nr;
+    hints.s.migration.bytes[verdict] += bytes;
+    hints.s.total.count[verdict] += nr;
+    hints.s.total.bytes[verdict] += bytes;
+}
+
+void ballast_hints_count(enum ballast_verdict verdict, uint64_t nr)
+{
+    QEMU_LOCK_GUARD(&hints.lock);
+    count_locked(verdict, nr, 0);
+}
+
+void ballast_hints_bad_id(void)
+{
+    QEMU_LOCK_GUARD(&hints.lock);
+    hints.s.migration.bad_ids++;
+    hints.s.total.bad_ids++;
+}
+
+void ballast_hints_snapshot(BallastHintsSnapshot *out)
+{
+    QEMU_LOCK_GUARD(&hints.lock);
+    *out = hints.s;
+}
+
+/* Applying ------------------------------------------------------------ */
+
+static enum ballast_verdict judge_range(const BallastHint *h)
+{
+    ram_addr_t offset;
+    RAMBlock *rb;
+
+    if (!h->bytes || !QEMU_IS_ALIGNED(h->bytes, TARGET_PAGE_SIZE)) {
+        return BALLAST_HINT_MALFORMED;
+    }
+    rb = qemu_ram_block_from_host(h->addr, false, &offset);
+    if (!rb || !ballast_block_migrates(rb)) {
+        return BALLAST_HINT_FOREIGN;
+    }
+    if (!QEMU_IS_ALIGNED(offset, TARGET_PAGE_SIZE)) {
+        return BALLAST_HINT_MALFORMED;
+    }
+    if (offset >= rb->used_length || h->bytes > rb->used_length - offset) {
+        return BALLAST_HINT_FOREIGN;
+    }
+    return BALLAST_HINT_APPLIED;
+}
+
+/* Keep the hints that may be applied, count the others. */
+static size_t judge_locked(BallastHint *h, size_t nr,
+                           enum ballast_verdict by_time)
+{
+    enum ballast_verdict verdict;
+    size_t i, kept = 0;
+
+    if (by_time != BALLAST_HINT_APPLIED) {
+        for (i = 0; i < nr; i++) {
+            count_locked(by_time, 1, h[i].bytes);
+        }
+        return 0;
+    }
+    for (i = 0; i < nr; i++) {
+        verdict = judge_range(&h[i]);
+        if (verdict == BALLAST_HINT_APPLIED) {
+            h[kept++] = h[i];
+        } else {
+            count_locked(verdict, 1, verdict == BALLAST_HINT_MALFORMED ?
+                         0 : h[i].bytes);
+        }
+    }
+    return kept;
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const BallastHint *x = a, *y = b;
+
+    return x->addr < y->addr ? -1 : x->addr > y->addr;
+}
+
+/* Adjacent blocks of host memory may be two RAMBlocks: QEMU splits there. */
+static void drop_locked(BallastHint *h, size_t nr)
+{
+    size_t i, bytes;
+
+    qsort(h, nr, sizeof(*h), by_address);
+    for (i = 0; i < nr; ) {
+        void *start = h[i].addr;
+
+        for (bytes = 0; i < nr && h[i].addr == start + bytes; i++) {
+            count_locked(BALLAST_HINT_APPLIED, 1, h[i].bytes);
+            bytes += h[i].bytes;
+        }
+        qemu_guest_free_page_hint(start, bytes);
+    }
+}
+
+void ballast_hints_apply(BallastHint *h, size_t nr, BallastAsked *asked,
+                         void *opaque, uint32_t id)
+{
+    enum ballast_verdict by_time;
+    size_t kept;
+
+    RCU_READ_LOCK_GUARD();
+    QEMU_LOCK_GUARD(&hints.lock);
+
+    by_time = ballast_gen_verdict(&hints.s.gen,
+                                  hints.s.gen.open && asked(opaque, id));
+    kept = judge_locked(h, nr, by_time);
+    drop_locked(h, kept);
+    trace_ballast_hints_apply(hints.s.gen.number, nr, kept);
+}
+
+/* Following the harvests ---------------------------------------------- */
+
+static int find_balloon(Object *obj, void *opaque)
+{
+    VirtIODevice **found = opaque;
+
+    if (object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON)) {
+        *found = VIRTIO_DEVICE(obj);
+    }
+    return *found != NULL;
+}
+
+/*
+ * The first harvest comes with the big lock held, the others without: the
+ * device tree may be walked only now.
+ */
+static void migration_begins(void)
+{
+    object_child_foreach_recursive(object_get_root(), find_balloon,
+                                   &hints.balloon);
+    if (hints.balloon) {
+        object_ref(OBJECT(hints.balloon));
+    }
+    QEMU_LOCK_GUARD(&hints.lock);
+    memset(&hints.s.migration, 0, sizeof(hints.s.migration));
+}
+
+static void migration_ends(void)
+{
+    if (hints.balloon) {
+        object_unref(OBJECT(hints.balloon));
+        hints.balloon = NULL;
+    }
+}
+
+static bool hints_negotiated(void)
+{
+    return hints.balloon &&
+           virtio_vdev_has_feature(hints.balloon,
+                                   VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+}
+
+static void generation_end(void)
+{
+    QEMU_LOCK_GUARD(&hints.lock);
+    if (hints.s.gen.open) {
+        trace_ballast_generation_end(hints.s.gen.number);
+    }
+    ballast_gen_end(&hints.s.gen);
+}
+
+static void generation_begin(void)
+{
+    uint64_t number = stat64_get(&mig_stats.dirty_sync_count);
+    uint64_t chunks = 0, ns = 0;
+    bool armed = false;
+    int64_t start;
+
+    /* The last harvest, with the guest stopped, asks for nothing. */
+    if (runstate_is_running() && hints_negotiated()) {
+        start = get_clock();
+        chunks = ballast_arm();
+        ns = get_clock() - start;
+        armed = true;
+    }
+    trace_ballast_generation(number, armed, chunks, ns);
+
+    QEMU_LOCK_GUARD(&hints.lock);
+    ballast_gen_begin(&hints.s.gen, number, armed);
+    hints.s.arming.rounds += armed;
+    hints.s.arming.chunks += chunks;
+    hints.s.arming.total_ns += ns;
+    hints.s.arming.max_ns = MAX(hints.s.arming.max_ns, ns);
+}
+
+static void before_harvest(void)
+{
+    precopy_remove_notifier(&hints.notifier);
+    precopy_add_notifier(&hints.notifier);
+
+    if (!stat64_get(&mig_stats.dirty_sync_count)) {
+        migration_ends();
+        migration_begins();
+    }
+    generation_end();
+}
+
+static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
+{
+    PrecopyNotifyData *event = data;
+
+    switch (event->reason) {
+    case PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC:
+        before_harvest();
+        break;
+    case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
+        generation_begin();
+        break;
+    case PRECOPY_NOTIFY_COMPLETE:
+        generation_end();
+        break;
+    case PRECOPY_NOTIFY_CLEANUP:
+        generation_end();
+        migration_ends();
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+void ballast_hints_install(void)
+{
+    qemu_mutex_init(&hints.lock);
+    hints.notifier.notify = precopy_event;
+    precopy_add_notifier(&hints.notifier);
+}

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Generations against a model: a guest that frees, hints, re-uses and
+ * writes pages; a dirty log that harvests; a migration that sends.
+ *
+ * Each schedule is a random sequence of their steps.  After the last one
+ * the guest stops, the log is harvested, everything dirty is sent: then
+ * every page in use must be the same on both sides.  The same schedules are
+ * run with the stock algorithm (no arming) as a control: it must lose pages,
+ * or the model is too tame to prove anything.
+ *
+ * What a write leaves in the log:
+ *   KVM  manual protect, all set initially: the page's bit, which stays set
+ *        until QEMU clears the chunk; a harvest reads bits, clears none, and
+ *        a clear takes only bits that the last harvest had read
+ *   TCG  a dirty bit, but only while the TLB entry is reset; a harvest takes
+ *        the bits, and resets the TLB only if it found one new to QEMU
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include "migration/ballast/generation.h"
+
+#define PAGES 8
+#define CHUNK 4
+#define QUEUE 16
+#define STEPS 60
+#define SCHEDULES 200000
+
+enum log_kind { KVM, TCG, LOGS };
+
+struct hint {
+    int page;
+    unsigned id;
+};
+
+struct model {
+    enum log_kind kind;
+    bool ballast;
+
+    int src[PAGES], dst[PAGES];
+    bool in_use[PAGES];
+
+    bool log[PAGES];            /* a trace for the next harvest */
+    bool harvested[PAGES];      /* KVM: QEMU's copy of the bits it read */
+    bool traced[PAGES];         /* TCG: the next write leaves one */
+    bool to_clear[PAGES / CHUNK];
+    bool dirty[PAGES];          /* QEMU's bitmap */
+
+    struct hint queue[QUEUE];
+    int queued;
+    unsigned id, answered;
+    struct ballast_generation gen;
+};
+
+static uint64_t seed;
+
+static unsigned pick(unsigned n)
+{
+    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+    return (seed >> 33) % n;
+}
+
+/* The log ------------------------------------------------------------- */
+
+static void log_write(struct model *m, int page)
+{
+    if (m->kind == KVM) {
+        m->log[page] = true;
+    } else if (m->traced[page]) {
+        m->log[page] = true;
+        m->traced[page] = false;
+    }
+}
+
+static void clear_chunk(struct model *m, int chunk)
+{
+    int p;
+
+    if (m->kind != KVM || !m->to_clear[chunk]) {
+        return;
+    }
+    for (p = chunk * CHUNK; p < (chunk + 1) * CHUNK; p++) {
+        m->log[p] &= !m->harvested[p];
+        m->harvested[p] = false;
+    }
+    m->to_clear[chunk] = false;
+}
+
+static void harvest(struct model *m)
+{
+    bool any_new = false;
+    int p;
+
+    for (p = 0; p < PAGES; p++) {
+        any_new |= m->log[p] && !m->dirty[p];
+        m->dirty[p] |= m->log[p];
+        m->harvested[p] = m->log[p];
+        if (m->kind == TCG) {
+            m->log[p] = false;
+        }
+        m->to_clear[p / CHUNK] = true;
+    }
+    if (any_new) {
+        memset(m->traced, true, sizeof(m->traced));
+    }
+}
+
+static void arm(struct model *m)
+{
+    int chunk;
+
+    for (chunk = 0; chunk < PAGES / CHUNK; chunk++) {
+        clear_chunk(m, chunk);
+    }
+    memset(m->traced, true, sizeof(m->traced));
+}
+
+/* QEMU ---------------------------------------------------------------- */
+
+static void sync_and_publish(struct model *m)
+{
+    ballast_gen_end(&m->gen);
+    m->answered = 0;
+    harvest(m);
+    /* The guest runs on while QEMU arms. */
+    if (pick(2)) {
+        int p = pick(PAGES);
+
+        if (m->in_use[p]) {
+            m->src[p]++;
+            log_write(m, p);
+        }
+    }
+    if (m->ballast) {
+        arm(m);
+    }
+    ballast_gen_begin(&m->gen, m->gen.number + 1, true);
+    m->id++;
+}
+
+static void send_page(struct model *m, int page)
+{
+    if (m->dirty[page]) {
+        clear_chunk(m, page / CHUNK);
+        m->dirty[page] = false;
+        m->dst[page] = m->src[page];
+    }
+}
+
+static void handle_hint(struct model *m)
+{
+    struct hint h;
+
+    if (!m->queued) {
+        return;
+    }
+    h = m->queue[0];
+    memmove(m->queue, m->queue + 1, --m->queued * sizeof(h));
+    if (h.id == m->id) {
+        m->answered = h.id;
+    }
+    if (ballast_gen_verdict(&m->gen, m->answered == m->id && h.id == m->id) ==
+        BALLAST_HINT_APPLIED) {
+        clear_chunk(m, h.page / CHUNK);
+        m->dirty[h.page] = false;
+    }
+}
+
+/* The guest ----------------------------------------------------------- */
+
+static void guest_write(struct model *m, int page)
+{
+    m->in_use[page] = true;
+    m->src[page]++;
+    log_write(m, page);
+}
+
+static void guest_hint(struct model *m, int page)
+{
+    if (!m->in_use[page] && m->queued < QUEUE) {
+        m->queue[m->queued++] = (struct hint) { page, m->id };
+    }
+}
+
+static void step(struct model *m)
+{
+    int page = pick(PAGES);
+
+    switch (pick(8)) {
+    case 0:
+        sync_and_publish(m);
+        break;
+    case 1:
+    case 2:
+        handle_hint(m);
+        break;
+    case 3:
+        send_page(m, page);
+        break;
+    case 4:
+        m->in_use[page] = false;
+        break;
+    case 5:
+        guest_hint(m, page);
+        break;
+    default:
+        guest_write(m, page);
+        break;
+    }
+}
+
+/* Pages in use that differ in the end. */
+static int run(enum log_kind kind, bool ballast, uint64_t schedule)
+{
+    struct model m = { .kind = kind, .ballast = ballast };
+    int i, lost = 0;
+
+    seed = schedule * 0x9e3779b97f4a7c15ULL + 1;
+    for (i = 0; i < PAGES; i++) {
+        m.in_use[i] = pick(2);
+        m.src[i] = 1;
+        m.dirty[i] = true;
+        m.log[i] = kind == KVM;
+        m.traced[i] = true;
+    }
+    sync_and_publish(&m);
+    for (i = 0; i < STEPS; i++) {
+        step(&m);
+    }
+    ballast_gen_end(&m.gen);
+    harvest(&m);
+    for (i = 0; i < PAGES; i++) {
+        send_page(&m, i);
+    }
+    for (i = 0; i < PAGES; i++) {
+        lost += m.in_use[i] && m.src[i] != m.dst[i];
+    }
+    return lost;
+}
+
+static int run_all(enum log_kind kind, bool ballast)
+{
+    int schedule, bad = 0;
+
+    for (schedule = 0; schedule < SCHEDULES; schedule++) {
+        bad += run(kind, ballast, schedule) > 0;
+    }
+    printf("# %s, %s: %d of %d schedules lose a page\n",
+           kind == KVM ? "KVM" : "TCG", ballast ? "armed" : "stock", bad,
+           SCHEDULES);
+    return bad;
+}
+
+static int tests;
+
+static int report(bool ok, const char *what)
+{
+    printf("%sok %d - %s\n", ok ? "" : "not ", ++tests, what);
+    return !ok;
+}
+
+static int test_verdicts(void)
+{
+    struct ballast_generation g = {};
+    int bad = 0;
+
+    bad += report(ballast_gen_verdict(&g, true) == BALLAST_HINT_LATE,
+                  "before the first generation a hint is late");
+    ballast_gen_begin(&g, 1, false);
+    bad += report(ballast_gen_verdict(&g, true) == BALLAST_HINT_UNARMED,
+                  "without arming a hint is unarmed");
+    ballast_gen_begin(&g, 2, true);
+    bad += report(ballast_gen_verdict(&g, true) == BALLAST_HINT_APPLIED,
+                  "in its armed generation a hint is applied");
+    bad += report(ballast_gen_verdict(&g, false) == BALLAST_HINT_LATE,
+                  "a hint for another id is late");
+    ballast_gen_end(&g);
+    bad += report(ballast_gen_verdict(&g, true) == BALLAST_HINT_LATE,
+                  "once the harvest may have begun a hint is late");
+    return bad;
+}
+
+int main(void)
+{
+    int bad = test_verdicts();
+
+    bad += report(run_all(KVM, true) == 0, "KVM, armed: nothing is lost");
+    bad += report(run_all(TCG, true) == 0, "TCG, armed: nothing is lost");
+    bad += report(run_all(KVM, false) > 0,
+                  "control: KVM without arming loses pages");
+    bad += report(run_all(TCG, false) > 0,
+                  "control: TCG without arming loses pages");
+    printf("1..%d\n", tests);
+    return bad > 0;
+}
