@@ -6,6 +6,7 @@
  * not named are not in the ledger.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -78,6 +79,11 @@ static int use_given(struct init *in)
             return usage_error("--capacity: at most %d nodes and %d page "
                                "sizes are allowed", BALLAST_MAX_NODES,
                                BALLAST_MAX_CLASSES);
+        }
+        if (c->capacity_bytes[row][class]) {
+            return usage_error("--capacity for node %" PRIu32 " and pages of "
+                               "%" PRIu64 " bytes is given twice", node,
+                               c->page_bytes[class]);
         }
         c->capacity_bytes[row][class] = d->bytes;
     }

@@ -41,6 +41,8 @@ ok 'init: bad slots' 2 "'0': a number from 1 to 8192" \
     "$ballast" init --slots 0
 ok 'init: bad admission' 2 'kernel or static' "$ballast" init --admission x
 ok 'init: bad cache' 2 'from 0 to 100' "$ballast" init --count-cache 101
+ok 'init: the same capacity twice' 2 'node 0 and pages of 4096 bytes is given' \
+    "$ballast" init --capacity 1G --capacity 2G@0
 ok 'init: reserve and capacity' 2 'without --capacity' \
     "$ballast" init --reserve 1G --capacity 1G
 ok 'init' 0 '' "$ballast" init --capacity 8G@1 --capacity 8G@0 \
