@@ -10,10 +10,11 @@
  * refused, which the device allows where the user said so, and at a reset.
  * It is pursued: asked for again until the ledger grants it.
  *
- * Every two seconds a sample of the guest's pages tells the ledger what is
- * really resident (about half a millisecond, less than 0.03 % of a core at
- * any guest size).  The sample may err by 2 %; it is cut to what the line
- * may have at all, so that its error can never block lowering the claim.
+ * Every two seconds, sooner when the balloon moved, a sample of the guest's
+ * pages tells the ledger what is really resident (about half a millisecond:
+ * less than 0.03 % of a core at any guest size).  It may err by 2 %, and is
+ * cut to what the line may have at all, so that its error can never block
+ * lowering the claim.
  *
  * Everything here runs under the big lock.  The ledger's own lock is taken
  * inside its calls and never held across anything of QEMU's.
@@ -22,9 +23,11 @@
 #include "ballast/ledger.h"
 #include "exec/ramblock.h"
 #include "hw/boards.h"
+#include "hw/virtio/ballast/balloon.h"
 #include "hw/virtio/ballast/claim.h"
 #include "hw/virtio/ballast/placement.h"
 #include "qapi/error.h"
+#include "qapi/qapi-commands-machine.h"
 #include "qemu/cutils.h"
 #include "qemu/rcu_queue.h"
 #include "qemu/timer.h"
@@ -35,6 +38,7 @@
 
 #define SAMPLE_INTERVAL_MS 2000
 #define PURSUE_INTERVAL_MS 100
+#define SOON_MS 200
 #define RESIDENT_SAMPLES 1024
 
 typedef struct ClaimLine {
@@ -232,15 +236,23 @@ static struct ballast_usage *usage_get(struct ballast_usage *set, size_t *nr,
     return &set[(*nr)++];
 }
 
-/* A sample errs; a line cannot hold more than it may have. */
-static void line_cut(ClaimLine *line)
+static uint64_t line_resident_bytes(const ClaimLine *line)
 {
-    uint64_t limit = desired_bytes(line), sum = 0;
+    uint64_t bytes = 0;
     unsigned node;
 
     for (node = 0; node < BALLAST_MAX_NODES; node++) {
-        sum += line->resident_bytes[node];
+        bytes += line->resident_bytes[node];
     }
+    return bytes;
+}
+
+/* A sample errs; a line cannot hold more than it may have. */
+static void line_cut(ClaimLine *line)
+{
+    uint64_t limit = desired_bytes(line), sum = line_resident_bytes(line);
+    unsigned node;
+
     for (node = 0; sum > limit && node < BALLAST_MAX_NODES; node++) {
         line->resident_bytes[node] = (double)line->resident_bytes[node] /
                                      sum * limit;
@@ -296,6 +308,56 @@ static void add_block_sample(RAMBlock *rb, uint64_t samples)
     }
 }
 
+static void ask_or_pursue(void)
+{
+    struct ballast_refusal why;
+
+    if (claim_ask(&why) < 0) {
+        timer_mod(claim.pursue_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                  PURSUE_INTERVAL_MS);
+    }
+}
+
+static void pursue_tick(void *opaque)
+{
+    if (total_desired_bytes() > claim.granted_bytes) {
+        ask_or_pursue();
+    }
+}
+
+/*
+ * QEMU's own balloon tells nobody which pages it gave back: its size is all
+ * there is, and that is a guest's word.  It is believed as far as the pages
+ * are really gone, every two seconds, and only where one line pays for all.
+ */
+static void follow_stock_balloon(void)
+{
+    uint64_t ram_bytes = current_machine->ram_size;
+    ClaimLine *line = &claim.lines[0];
+    uint64_t resident_bytes = MIN(line_resident_bytes(line), line->base_bytes);
+    g_autoptr(BalloonInfo) info = NULL;
+    uint64_t given_bytes;
+
+    if (claim.nr_lines != 1 ||
+        object_resolve_path_type("", TYPE_BALLAST_BALLOON, NULL)) {
+        return;
+    }
+    info = qmp_query_balloon(NULL);
+    if (!info) {
+        return;
+    }
+    if (current_machine->device_memory) {
+        ram_bytes += current_machine->device_memory->dimm_size;
+    }
+    given_bytes = ram_bytes - MIN(ram_bytes, (uint64_t)info->actual);
+    given_bytes = MIN(given_bytes, line->base_bytes - resident_bytes);
+    if (given_bytes != line->given_bytes) {
+        line->given_bytes = ROUND_DOWN(given_bytes, line->page_bytes);
+        report_resident();
+        ask_or_pursue();
+    }
+}
+
 static void sample_tick(void *opaque)
 {
     unsigned i, nr_blocks = 0;
@@ -313,26 +375,23 @@ static void sample_tick(void *opaque)
             add_block_sample(rb, RESIDENT_SAMPLES / MAX(nr_blocks, 1));
         }
     }
+    follow_stock_balloon();
     report_resident();
     timer_mod(claim.sample_timer,
               qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SAMPLE_INTERVAL_MS);
 }
 
-/* Following the balloon ----------------------------------------------- */
-
-static void line_gave(ClaimLine *line, uint64_t bytes)
+/* The balloon moved: look again before long, but not at every buffer. */
+static void sample_soon(void)
 {
-    unsigned node;
+    int64_t at_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SOON_MS;
 
-    line->given_bytes += bytes;
-    /* What was discarded was resident at most; the next sample tells. */
-    for (node = 0; bytes && node < BALLAST_MAX_NODES; node++) {
-        uint64_t part = MIN(bytes, line->resident_bytes[node]);
-
-        line->resident_bytes[node] -= part;
-        bytes -= part;
+    if (at_ms < timer_expire_time_ns(claim.sample_timer) / SCALE_MS) {
+        timer_mod(claim.sample_timer, at_ms);
     }
 }
+
+/* Following the balloon ----------------------------------------------- */
 
 void ballast_claim_lower(const BallastDelta *given)
 {
@@ -343,13 +402,14 @@ void ballast_claim_lower(const BallastDelta *given)
         return;
     }
     for (i = 0; i < claim.nr_lines; i++) {
-        line_gave(&claim.lines[i], given->bytes[i]);
+        claim.lines[i].given_bytes += given->bytes[i];
     }
     report_resident();
     if (claim_ask(&why) < 0) {
         /* Only while a deficit is pursued; the pursuit goes on. */
         count_refusal(&why);
     }
+    sample_soon();
 }
 
 static bool is_nothing(const BallastDelta *delta)
@@ -392,16 +452,6 @@ bool ballast_claim_raise(const BallastDelta *taken, char **words,
         *missing = why.missing_bytes;
     }
     return false;
-}
-
-static void pursue_tick(void *opaque)
-{
-    struct ballast_refusal why;
-
-    if (total_desired_bytes() > claim.granted_bytes && claim_ask(&why) < 0) {
-        timer_mod(claim.pursue_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                  PURSUE_INTERVAL_MS);
-    }
 }
 
 void ballast_claim_owe(const BallastDelta *taken, bool pursue)
@@ -567,7 +617,7 @@ static void start_timers(void)
     claim.sample_timer = timer_new_ms(QEMU_CLOCK_REALTIME, sample_tick, NULL);
     claim.pursue_timer = timer_new_ms(QEMU_CLOCK_REALTIME, pursue_tick, NULL);
     timer_mod(claim.sample_timer,
-              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + PURSUE_INTERVAL_MS);
+              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SOON_MS);
 }
 
 static bool claim_stake(Error **errp)
@@ -632,12 +682,10 @@ static MemoryLedgerDemandList *info_lines(void)
 static uint64_t total_resident_bytes(void)
 {
     uint64_t bytes = 0;
-    unsigned i, node;
+    unsigned i;
 
     for (i = 0; i < claim.nr_lines; i++) {
-        for (node = 0; node < BALLAST_MAX_NODES; node++) {
-            bytes += claim.lines[i].resident_bytes[node];
-        }
+        bytes += line_resident_bytes(&claim.lines[i]);
     }
     return bytes;
 }
