@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Linux guest that a test can talk to: Debian's kernel, busybox, TCG.
+
+    with LinuxGuest('vm1', memory=512 * MIB) as guest:
+        guest.start()
+        guest.keep(64)                      # MiB of files, checksums remembered
+        assert guest.run('uname -s').text == 'Linux'
+
+The image is made by scripts/guest-image; guest/image has what runs inside.
+"""
+
+import itertools
+import re
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'lib'))
+
+# pylint: disable=wrong-import-position
+from ballast import paths                                                   # noqa: E402
+from ballast.vm import VM, Number, start_migration, wait_migration, wait_until  # noqa: E402
+from ballast.vm import VMLaunchFailure          # type: ignore[attr-defined] # noqa: E402
+
+MIB = 1 << 20
+GIB = 1 << 30
+PAGE = 4096
+BOOT_TIMEOUT = 120.0
+DEVICE = 'virtio-balloon-ledger-pci'
+STOCK_DEVICE = 'virtio-balloon-pci'
+BALLOON = '/machine/peripheral/balloon0'
+TROUBLE = ('Oops', 'BUG:', 'Kernel panic', 'general protection fault', 'segfault')
+
+_KERNEL = re.compile(r'\[ *\d+\.\d{6}\] ')       # of the console, not of a command
+_tokens = itertools.count(1)
+
+
+class Result(NamedTuple):
+    """What a command in the guest left: exit status and output."""
+
+    status: int
+    text: str
+
+
+class Refusal(NamedTuple):
+    """How QEMU ended that did not start: exit status, its output, how long it took."""
+
+    status: Optional[int]
+    text: str
+    milliseconds: float
+
+
+class GuestTrouble(AssertionError):
+    """The guest is not well, or a command in it failed."""
+
+
+def image_missing() -> str:
+    """What of the guest image is absent, or ''."""
+    for name in ('vmlinuz', 'initramfs.cpio.gz'):
+        if not (paths.GUEST / name).exists():
+            return f'the guest image ({paths.GUEST / name}; see scripts/guest-image)'
+    return ''
+
+
+def machine_args(memory: int) -> List[str]:
+    """The machine, without its balloon."""
+    return ['-M', 'q35', '-accel', 'tcg', '-cpu', 'max', '-smp', '1', '-m', f'{memory // MIB}M',
+            '-kernel', str(paths.GUEST / 'vmlinuz'),
+            '-initrd', str(paths.GUEST / 'initramfs.cpio.gz'),
+            '-append', 'console=ttyS0 quiet', '-object', 'iothread,id=iothread1']
+
+
+def balloon_args(device: str, options: Mapping[str, object]) -> List[str]:
+    """The balloon, with hints on a thread of its own unless the options say otherwise."""
+    merged: Dict[str, object] = {'id': 'balloon0', 'free-page-hint': 'on', 'iothread': 'iothread1',
+                                 **options}
+    return ['-device', ','.join([device] + [f'{key}={value}' for key, value in merged.items()])]
+
+
+# pylint: disable=too-many-instance-attributes
+class LinuxGuest:
+    """A VM with a Linux in it, driven through its first serial port."""
+
+    # pylint: disable=too-many-arguments
+    def __init__(self, name: str, memory: int = 512 * MIB, *,
+                 plugin: Optional[Mapping[str, object]] = None, device: str = DEVICE,
+                 balloon: Optional[Mapping[str, object]] = None, extra: Sequence[str] = (),
+                 wrapper: Sequence[str] = (), env: Optional[Mapping[str, object]] = None) -> None:
+        self.name = name
+        self.memory = memory
+        self.kept: Dict[str, str] = {}
+        args = [*machine_args(memory), *balloon_args(device, balloon or {}), *extra]
+        self.vm = VM(args, name=name, plugin=plugin, qtest=False, serial=1, wrapper=wrapper,
+                     env=env)
+
+    def __enter__(self) -> 'LinuxGuest':
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], value: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the VM, whatever state it is in."""
+        self.vm.shutdown(hard=True)
+
+    def start(self) -> 'LinuxGuest':
+        """Launch and boot."""
+        self.vm.launch()
+        self.wait_boot()
+        return self
+
+    def launch_refused(self) -> Refusal:
+        """Launch, and expect QEMU to end at once with an error."""
+        begun = time.monotonic()
+        try:
+            self.vm.launch()
+        except VMLaunchFailure:
+            pass
+        else:
+            raise GuestTrouble(f'{self.name} was not refused')
+        milliseconds = (time.monotonic() - begun) * 1000
+        refusal = Refusal(self.vm.exitcode(), self.vm.log().strip(), milliseconds)
+        if not refusal.status or refusal.status < 0:
+            raise GuestTrouble(f'{self.name} was refused with status {refusal.status}')
+        return refusal
+
+    def wait_boot(self) -> None:
+        """Wait until the guest takes commands."""
+        self.vm.serial[0].wait_for(r'^@@ready@@', BOOT_TIMEOUT)
+
+    # -- commands in the guest --------------------------------------------
+
+    def try_run(self, command: str, timeout: float = 60.0) -> Result:
+        """A shell command in the guest; its status is the caller's business."""
+        assert '\n' not in command and len(command) < 4000
+        port = self.vm.serial[0]
+        token = f't{next(_tokens)}'
+        start = port.mark()
+        port.write(f'{token} {command}\n')
+        match = port.wait_for(rf'^@@begin {token}@@\r?\n((?s:.*?))\r?\n?^@@end {token} (\d+)@@',
+                              timeout, start)
+        lines = match[1].replace('\r\n', '\n').rstrip('\n').split('\n')
+        return Result(int(match[2]), '\n'.join(line for line in lines if not _KERNEL.match(line)))
+
+    def run(self, command: str, timeout: float = 60.0) -> str:
+        """A shell command in the guest that must succeed: its output."""
+        result = self.try_run(command, timeout)
+        if result.status:
+            raise GuestTrouble(f'{self.name}: {command}: status {result.status}: {result.text}')
+        return result.text
+
+    def check_alive(self) -> None:
+        """The guest answers, and neither its console nor its log tells of a fault."""
+        self.run('echo alive')
+        pattern = '|'.join(TROUBLE)
+        log = self.try_run(f'dmesg | grep -nE "{pattern}"').text + self.vm.serial[0].text
+        found = [line for line in log.splitlines() if re.search(pattern, line)]
+        if found:
+            raise GuestTrouble(f'{self.name}: {found[0].strip()}')
+
+    # -- memory -----------------------------------------------------------
+
+    def keep(self, mib: int) -> None:
+        """Write files that stay, and remember their checksums."""
+        self.kept = _checksums(self.run(f'workload keep {mib}', 300))
+
+    def churn(self, mib: int) -> None:
+        """Write files and delete them."""
+        self.run(f'workload churn {mib}', 300)
+
+    def check_kept(self, wanted: Optional[Mapping[str, str]] = None) -> int:
+        """The kept files have the checksums they had; how many files that are."""
+        wanted = self.kept if wanted is None else wanted
+        got = _checksums(self.run('workload sums', 300))
+        wrong = sorted(name for name in wanted if got.get(name) != wanted[name])
+        if wrong or not wanted:
+            raise GuestTrouble(f'{self.name}: {len(wrong)} of {len(wanted)} files differ: {wrong}')
+        return len(wanted)
+
+    def start_stress(self) -> None:
+        """Write, verify and delete files in the background from now on."""
+        self.run('workload stress-start')
+
+    def stress_count(self) -> Tuple[int, int]:
+        """(rounds, rounds whose data was wrong) so far."""
+        rounds, errors = self.run('workload stress-count').split()
+        return int(rounds), int(errors)
+
+    def finish_stress(self, more: int = 2) -> int:
+        """Let some more rounds pass, end it; no round may have been wrong.  Returns the rounds."""
+        rounds = self.stress_count()[0]
+        wait_until(lambda: self.stress_count()[0] >= rounds + more, f'{self.name} to go on', 120)
+        rounds, errors = [int(part) for part in self.run('workload stress-stop', 120).split()]
+        if errors:
+            raise GuestTrouble(f'{self.name}: wrong data in {errors} of {rounds} rounds')
+        return rounds
+
+    # -- balloon ----------------------------------------------------------
+
+    def actual(self) -> int:
+        """Bytes the guest has according to its balloon."""
+        return int(self.vm.qmp('query-balloon')['actual'])
+
+    def set_balloon(self, target: int) -> None:
+        """Ask the guest to shrink or grow; returns at once."""
+        self.vm.qmp('balloon', value=target)
+
+    def balloon(self, target: int, timeout: float = 120.0) -> None:
+        """Ask, and wait until the guest has done it."""
+        self.set_balloon(target)
+        wait_until(lambda: self.actual() == target, f'the balloon of {self.name}', timeout)
+
+    # -- migration --------------------------------------------------------
+
+    def migrate_to(self, other: 'LinuxGuest',
+                   parameters: Optional[Mapping[str, Number]] = None) -> Dict[str, Any]:
+        """Live-migrate into a guest launched with -incoming defer; the source's statistics."""
+        limits: Dict[str, Number] = {'max-bandwidth': 1 << 30, 'downtime-limit': 300}
+        start_migration(self.vm, other.vm, parameters={**limits, **(parameters or {})})
+        info = wait_migration(self.vm, other.vm, 300)
+        other.kept = self.kept
+        return info
+
+
+def _checksums(text: str) -> Dict[str, str]:
+    """sha256sum's lines to {file: checksum}."""
+    pairs = [line.split() for line in text.splitlines() if line.strip()]
+    return {name: checksum for checksum, name in pairs}
