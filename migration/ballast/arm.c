@@ -9,8 +9,9 @@
  *                         it sends the first page of it
  *   KVM, legacy log       nothing
  *   KVM, dirty ring       nothing
- *   TCG                   blocks of which no page was new to the bitmap:
- *                         their TLB entries stay writable
+ *   TCG                   every block but the first, and the first if none
+ *                         of its pages was new to the bitmap: their TLB
+ *                         entries stay writable (docs/design/hints.md)
  *
  * So: clear the log of every chunk that is still noted, and reset the TLB
  * of every block.  Both do nothing where there is nothing to do.
@@ -51,15 +52,24 @@ uint64_t ballast_arm(void)
 
     RCU_READ_LOCK_GUARD();
     QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
-        if (!ballast_block_migrates(rb)) {
-            continue;
-        }
-        if (rb->clear_bmap) {
+        if (ballast_block_migrates(rb) && rb->clear_bmap) {
             armed += arm_chunks(rb);
-        }
-        if (tcg_enabled()) {
-            tlb_reset_dirty_range_all(rb->offset, rb->used_length);
         }
     }
     return armed;
+}
+
+void ballast_arm_tlb(void)
+{
+    RAMBlock *rb;
+
+    if (!tcg_enabled()) {
+        return;
+    }
+    RCU_READ_LOCK_GUARD();
+    QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
+        if (ballast_block_migrates(rb)) {
+            tlb_reset_dirty_range_all(rb->offset, rb->used_length);
+        }
+    }
 }

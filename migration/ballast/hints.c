@@ -209,6 +209,7 @@ static void generation_begin(void)
     bool armed = false;
     int64_t start;
 
+    ballast_arm_tlb();
     /* The last harvest, with the guest stopped, asks for nothing. */
     if (runstate_is_running() && hints_negotiated()) {
         start = get_clock();

@@ -6,11 +6,11 @@
 #include "exec/ramblock.h"
 
 /**
- * ballast_arm() - arm write tracking of every page that hints may name
+ * ballast_arm() - arm the kernel's log for every page that hints may name
  *
- * After this, and until the next harvest, each guest write leaves a trace
- * for the next harvest, on KVM with and without manual protect, with the
- * dirty ring, and under TCG.
+ * After this and ballast_arm_tlb(), and until the next harvest, each guest
+ * write leaves a trace for the next harvest, on KVM with and without manual
+ * protect, with the dirty ring, and under TCG.
  *
  * Context: migration thread, between a harvest and the publication of the
  * next cmd id: nobody else touches RAMBlock.clear_bmap then.
@@ -18,6 +18,17 @@
  * Return: number of chunks whose log had to be cleared.
  */
 uint64_t ballast_arm(void);
+
+/**
+ * ballast_arm_tlb() - under TCG, let the next write to each page be seen
+ *
+ * Needed after every harvest, whether hints are asked for or not: QEMU's
+ * own harvest leaves entries writable, and a page that is sent and written
+ * through such an entry is lost.
+ *
+ * Context: migration thread, between a harvest and the sending of pages.
+ */
+void ballast_arm_tlb(void);
 
 /**
  * ballast_block_migrates() - are this block's pages in a dirty bitmap?
