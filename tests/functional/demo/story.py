@@ -23,8 +23,8 @@ CAPACITY_A = 2 * GIB
 CAPACITY_B = 1536 * MIB
 VM1, VM2, VM3 = 768 * MIB, GIB, 512 * MIB
 VM1_SMALL = 448 * MIB
-KEEP, CHURN = 96, 600     # MiB of files that stay, and that are deleted again
-USED = 256                # MiB of files in the guest that is killed
+KEEP, CHURN = 48, 400     # MiB of files that stay, and that are deleted again
+USED = 64                 # MiB of files in the guest that is killed
 WATCHERS = 4              # who look at a dying guest
 # As for vhost-user: memory that the process shares outlives the process's other files.
 SHARED = ("-object", f"memory-backend-memfd,id=ram,size={VM3 // MIB}M",
@@ -88,9 +88,19 @@ class Story:
     def boot(self, ledger: HostLedger, name: str, memory: int,
              extra: Sequence[str] = ()) -> float:
         """Launch a guest and wait for its shell; seconds."""
+        return self.launch(ledger, name, memory, extra)()
+
+    def launch(self, ledger: HostLedger, name: str, memory: int,
+               extra: Sequence[str] = ()) -> Callable[[], float]:
+        """Launch a guest; what is returned waits for its shell, and returns the seconds."""
         begun = time.monotonic()
-        self.guests[name] = self.guest(ledger, name, memory, extra).start()
-        return time.monotonic() - begun
+        self.guests[name] = self.guest(ledger, name, memory, extra)
+        self.guests[name].vm.launch()
+
+        def wait() -> float:
+            self.guests[name].wait_boot()
+            return time.monotonic() - begun
+        return wait
 
     def wait_claim(self, ledger: HostLedger, name: str, most: int) -> Status:
         """Wait until a guest's claim has fallen to that."""
@@ -130,8 +140,10 @@ class Story:
         """vm1 and vm2 on host A."""
         self.mark(f"vm1 ({size_text(VM1)}) and vm2 ({size_text(VM2)}) claim, then boot")
         numbers: Numbers = {"capacity": CAPACITY_A}
-        for name, memory in (("vm1", VM1), ("vm2", VM2)):
-            seconds = self.boot(self.host_a, name, memory)
+        waits = [(name, memory, self.launch(self.host_a, name, memory))
+                 for name, memory in (("vm1", VM1), ("vm2", VM2))]
+        for name, memory, wait in waits:
+            seconds = wait()
             claimed = self.host_a.claimed(name)
             check(claimed == memory, f"{name} claims {claimed} bytes, not {memory}")
             numbers[name] = {"claimed": claimed, "boot_seconds": round(seconds, 2)}
