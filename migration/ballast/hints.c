@@ -10,8 +10,9 @@
  * Invariant: while a harvest may be running, the generation is closed; a
  * hint is judged and applied under the same lock that closing takes.
  *
- * Lock order: hints lock, then the device's free_page_lock; hints lock, then
- * QEMU's dirty bitmap lock.  The hints lock is never held while arming.
+ * Lock order: hints lock, QEMU's dirty bitmap lock, count lock.  The hints
+ * lock is never held while arming, and never waited for by the main loop:
+ * who holds it may wait for the migration thread to send for 50 ms.
  */
 #include "qemu/osdep.h"
 #include "hw/virtio/virtio-balloon.h"
@@ -27,7 +28,12 @@
 
 static struct {
     QemuMutex lock;
-    /* All below: under @lock. */
+    /* Under @lock. */
+    uint64_t questions;
+    /* The open generation's, or 0; read without @lock, too. */
+    uint64_t question;
+    QemuMutex count_lock;
+    /* Under @count_lock; the generation changes under both locks. */
     BallastHintsSnapshot s;
     /* Migration thread only. */
     NotifierWithReturn notifier;
@@ -35,9 +41,9 @@ static struct {
     VirtIODevice *balloon;
 } hints;
 
-static void count_locked(enum ballast_verdict verdict, uint64_t nr,
-                         uint64_t bytes)
+static void count(enum ballast_verdict verdict, uint64_t nr, uint64_t bytes)
 {
+    QEMU_LOCK_GUARD(&hints.count_lock);
     hints.s.migration.count[verdict] += nr;
     hints.s.migration.bytes[verdict] += bytes;
     hints.s.total.count[verdict] += nr;
@@ -46,20 +52,19 @@ static void count_locked(enum ballast_verdict verdict, uint64_t nr,
 
 void ballast_hints_count(enum ballast_verdict verdict, uint64_t nr)
 {
-    QEMU_LOCK_GUARD(&hints.lock);
-    count_locked(verdict, nr, 0);
+    count(verdict, nr, 0);
 }
 
 void ballast_hints_bad_id(void)
 {
-    QEMU_LOCK_GUARD(&hints.lock);
+    QEMU_LOCK_GUARD(&hints.count_lock);
     hints.s.migration.bad_ids++;
     hints.s.total.bad_ids++;
 }
 
 void ballast_hints_snapshot(BallastHintsSnapshot *out)
 {
-    QEMU_LOCK_GUARD(&hints.lock);
+    QEMU_LOCK_GUARD(&hints.count_lock);
     *out = hints.s;
 }
 
@@ -95,7 +100,7 @@ static size_t judge_locked(BallastHint *h, size_t nr,
 
     if (by_time != BALLAST_HINT_APPLIED) {
         for (i = 0; i < nr; i++) {
-            count_locked(by_time, 1, h[i].bytes);
+            count(by_time, 1, h[i].bytes);
         }
         return 0;
     }
@@ -104,7 +109,7 @@ static size_t judge_locked(BallastHint *h, size_t nr,
         if (verdict == BALLAST_HINT_APPLIED) {
             h[kept++] = h[i];
         } else {
-            count_locked(verdict, 1, verdict == BALLAST_HINT_MALFORMED ?
+            count(verdict, 1, verdict == BALLAST_HINT_MALFORMED ?
                          0 : h[i].bytes);
         }
     }
@@ -128,15 +133,19 @@ static void drop_locked(BallastHint *h, size_t nr)
         void *start = h[i].addr;
 
         for (bytes = 0; i < nr && h[i].addr == start + bytes; i++) {
-            count_locked(BALLAST_HINT_APPLIED, 1, h[i].bytes);
+            count(BALLAST_HINT_APPLIED, 1, h[i].bytes);
             bytes += h[i].bytes;
         }
         qemu_guest_free_page_hint(start, bytes);
     }
 }
 
-void ballast_hints_apply(BallastHint *h, size_t nr, BallastAsked *asked,
-                         void *opaque, uint32_t id)
+uint64_t ballast_hints_question(void)
+{
+    return qatomic_load_acquire(&hints.question);
+}
+
+void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 {
     enum ballast_verdict by_time;
     size_t kept;
@@ -145,7 +154,7 @@ void ballast_hints_apply(BallastHint *h, size_t nr, BallastAsked *asked,
     QEMU_LOCK_GUARD(&hints.lock);
 
     by_time = ballast_gen_verdict(&hints.s.gen,
-                                  hints.s.gen.open && asked(opaque, id));
+                                  question && question == hints.question);
     kept = judge_locked(h, nr, by_time);
     drop_locked(h, kept);
     trace_ballast_hints_apply(hints.s.gen.number, nr, kept);
@@ -174,7 +183,7 @@ static void migration_begins(void)
     if (hints.balloon) {
         object_ref(OBJECT(hints.balloon));
     }
-    QEMU_LOCK_GUARD(&hints.lock);
+    QEMU_LOCK_GUARD(&hints.count_lock);
     memset(&hints.s.migration, 0, sizeof(hints.s.migration));
 }
 
@@ -196,10 +205,12 @@ static bool hints_negotiated(void)
 static void generation_end(void)
 {
     QEMU_LOCK_GUARD(&hints.lock);
+    QEMU_LOCK_GUARD(&hints.count_lock);
     if (hints.s.gen.open) {
         trace_ballast_generation_end(hints.s.gen.number);
     }
     ballast_gen_end(&hints.s.gen);
+    qatomic_set(&hints.question, 0);
 }
 
 static void generation_begin(void)
@@ -220,7 +231,9 @@ static void generation_begin(void)
     trace_ballast_generation(number, armed, chunks, ns);
 
     QEMU_LOCK_GUARD(&hints.lock);
+    QEMU_LOCK_GUARD(&hints.count_lock);
     ballast_gen_begin(&hints.s.gen, number, armed);
+    qatomic_store_release(&hints.question, ++hints.questions);
     hints.s.arming.rounds += armed;
     hints.s.arming.chunks += chunks;
     hints.s.arming.total_ns += ns;
@@ -266,6 +279,7 @@ static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
 void ballast_hints_install(void)
 {
     qemu_mutex_init(&hints.lock);
+    qemu_mutex_init(&hints.count_lock);
     hints.notifier.notify = precopy_event;
     precopy_add_notifier(&hints.notifier);
 }

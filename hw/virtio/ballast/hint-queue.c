@@ -21,8 +21,8 @@
  * free_page_lock; this file only moves it from "requested" to "start" when
  * the guest answers, and to "stop" when the guest has finished.
  *
- * Lock order: big lock, hints lock, free_page_lock.  The hintq lock is
- * innermost and held over a few instructions only.
+ * Lock order: big lock, then free_page_lock or the hintq lock, both held over
+ * a few instructions only.
  */
 #include "qemu/osdep.h"
 #include "block/aio-wait.h"
@@ -35,27 +35,19 @@
 #include "trace-hw_virtio_ballast.h"
 
 #define MAX_PENDING 4096
-#define BATCH_ELEMS 64
+#define BATCH_ELEMS 256
 
 /* I/O thread ---------------------------------------------------------- */
 
-static bool still_asked(void *opaque, uint32_t id)
-{
-    VirtIOBalloon *s = opaque;
-
-    QEMU_LOCK_GUARD(&s->free_page_lock);
-    return s->free_page_hint_status == FREE_PAGE_HINT_S_START &&
-           s->free_page_hint_cmd_id == id;
-}
-
-static GArray *take_pending(BallastHintQueue *q, uint32_t *id, bool *was_full)
+static GArray *take_pending(BallastHintQueue *q, uint64_t *question,
+                            bool *was_full)
 {
     GArray *hints;
 
     QEMU_LOCK_GUARD(&q->lock);
     hints = q->pending;
     q->pending = g_array_new(false, false, sizeof(BallastHint));
-    *id = q->pending_id;
+    *question = q->pending_question;
     *was_full = q->full;
     q->full = false;
     return hints;
@@ -65,13 +57,12 @@ static void apply_pending(void *opaque)
 {
     BallastBalloon *b = opaque;
     g_autoptr(GArray) hints = NULL;
+    uint64_t question;
     bool was_full;
-    uint32_t id;
 
-    hints = take_pending(&b->hintq, &id, &was_full);
+    hints = take_pending(&b->hintq, &question, &was_full);
     if (hints->len) {
-        ballast_hints_apply((BallastHint *)hints->data, hints->len,
-                            still_asked, &b->parent_obj, id);
+        ballast_hints_apply((BallastHint *)hints->data, hints->len, question);
     }
     if (was_full) {
         qemu_bh_schedule(b->hintq.drain);
@@ -80,37 +71,43 @@ static void apply_pending(void *opaque)
 
 /* Main loop ----------------------------------------------------------- */
 
-/* Queue a hint; those that still wait to answer another id came too late. */
-static void add_hint(BallastBalloon *b, void *addr, size_t bytes, uint32_t id)
+/*
+ * The I/O thread may have the hints of this run; those that still wait to
+ * answer another question came too late.
+ */
+static void hand_over(BallastHintQueue *q)
 {
-    BallastHintQueue *q = &b->hintq;
-    BallastHint hint = { .addr = addr, .bytes = bytes };
     g_autoptr(GArray) stale = NULL;
 
     WITH_QEMU_LOCK_GUARD(&q->lock) {
-        if (q->pending_id != id && q->pending->len) {
+        if (q->pending_question != q->taken_question && q->pending->len) {
             stale = q->pending;
             q->pending = g_array_new(false, false, sizeof(BallastHint));
         }
-        q->pending_id = id;
-        g_array_append_val(q->pending, hint);
+        q->pending_question = q->taken_question;
+        g_array_append_vals(q->pending, q->taken->data, q->taken->len);
     }
+    g_array_set_size(q->taken, 0);
     if (stale) {
         ballast_hints_count(BALLAST_HINT_LATE, stale->len);
     }
 }
 
-/* The id that hints answer which come now; 0 if none was answered. */
-static uint32_t answered_id(VirtIOBalloon *s)
+/* The question that hints answer which come now; 0 if none. */
+static uint64_t answered(BallastBalloon *b)
 {
+    VirtIOBalloon *s = &b->parent_obj;
+
     QEMU_LOCK_GUARD(&s->free_page_lock);
     return s->free_page_hint_status == FREE_PAGE_HINT_S_START ?
-           s->free_page_hint_cmd_id : 0;
+           b->hintq.question : 0;
 }
 
 /* The guest says which id it answers, or VIRTIO_BALLOON_CMD_ID_STOP. */
-static void take_id(VirtIOBalloon *s, uint32_t id)
+static void take_id(BallastBalloon *b, uint32_t id)
 {
+    uint64_t question = ballast_hints_question();
+    VirtIOBalloon *s = &b->parent_obj;
     bool accepted = false, was_started;
 
     WITH_QEMU_LOCK_GUARD(&s->free_page_lock) {
@@ -118,6 +115,7 @@ static void take_id(VirtIOBalloon *s, uint32_t id)
         if (s->free_page_hint_status == FREE_PAGE_HINT_S_REQUESTED &&
             id == s->free_page_hint_cmd_id) {
             s->free_page_hint_status = FREE_PAGE_HINT_S_START;
+            b->hintq.question = question;
             accepted = true;
         } else if (was_started && id != s->free_page_hint_cmd_id) {
             /* Finished, or confused: either way it answers no more. */
@@ -140,28 +138,40 @@ static void take_id_buffer(VirtIODevice *vdev, VirtQueueElement *elem)
     }
     iov_to_buf(elem->out_sg, elem->out_num, 0, &id, sizeof(id));
     virtio_tswap32s(vdev, &id);
-    take_id(VIRTIO_BALLOON(vdev), id);
+    take_id(BALLAST_BALLOON(vdev), id);
 }
 
+/*
+ * Only this thread takes answers, so what hints answer is looked up once a
+ * run and after each of them.  A generation that ends meanwhile shows when
+ * the hints are judged.  The guest's "stop" does not revoke what it hinted
+ * before.
+ */
 static void take_elem(BallastBalloon *b, VirtQueueElement *elem)
 {
-    uint32_t id;
+    BallastHintQueue *q = &b->hintq;
     unsigned i;
 
     if (elem->out_num) {
+        if (q->taken->len) {
+            hand_over(q);
+        }
         take_id_buffer(VIRTIO_DEVICE(b), elem);
+        q->taken_question = answered(b);
     }
-    id = answered_id(&b->parent_obj);
     for (i = 0; i < elem->in_num; i++) {
-        add_hint(b, elem->in_sg[i].iov_base, elem->in_sg[i].iov_len, id);
+        BallastHint hint = { elem->in_sg[i].iov_base, elem->in_sg[i].iov_len };
+
+        g_array_append_val(q->taken, hint);
     }
 }
 
-static bool is_full(BallastHintQueue *q)
+/* How many hints fit; if none, apply_pending() will run the drain again. */
+static unsigned room(BallastHintQueue *q)
 {
     QEMU_LOCK_GUARD(&q->lock);
     q->full = q->pending->len >= MAX_PENDING;
-    return q->full;
+    return q->full ? 0 : MAX_PENDING - q->pending->len;
 }
 
 /* The virtqueue code refuses some chains; it wants a reset then. */
@@ -189,15 +199,21 @@ static void return_batch(VirtQueue *vq, VirtQueueElement **elem, unsigned nr)
 static unsigned drain_batch(BallastBalloon *b, VirtQueue *vq)
 {
     VirtQueueElement *elem[BATCH_ELEMS];
-    unsigned nr = 0;
+    unsigned fit = room(&b->hintq);
+    unsigned hints = 0, nr = 0;
 
-    while (nr < BATCH_ELEMS && !is_full(&b->hintq)) {
+    b->hintq.taken_question = answered(b);
+    while (nr < BATCH_ELEMS && hints < fit) {
         elem[nr] = virtqueue_pop(vq, sizeof(VirtQueueElement));
         if (!elem[nr]) {
             count_broken(b);
             break;
         }
+        hints += elem[nr]->in_num;
         take_elem(b, elem[nr++]);
+    }
+    if (b->hintq.taken->len) {
+        hand_over(&b->hintq);
     }
     if (nr) {
         return_batch(vq, elem, nr);
@@ -232,7 +248,7 @@ static void drain_ring(void *opaque)
         return;
     }
     virtio_queue_set_notification(vq, 1);
-    if (!vdev->broken && !is_full(&b->hintq) && !virtio_queue_empty(vq)) {
+    if (!vdev->broken && room(&b->hintq) && !virtio_queue_empty(vq)) {
         qemu_bh_schedule(b->hintq.drain);
     }
 }
@@ -272,6 +288,7 @@ void ballast_hintq_init(BallastBalloon *b)
     }
     qemu_mutex_init(&q->lock);
     q->pending = g_array_new(false, false, sizeof(BallastHint));
+    q->taken = g_array_new(false, false, sizeof(BallastHint));
     q->apply = aio_bh_new_guarded(iothread_get_aio_context(s->iothread),
                                   apply_pending, b, NULL);
     q->drain = qemu_bh_new_guarded(drain_ring, b, guard);
@@ -296,6 +313,7 @@ void ballast_hintq_destroy(BallastBalloon *b)
     aio_wait_bh_oneshot(iothread_get_aio_context(b->parent_obj.iothread),
                         nothing, NULL);
     g_array_unref(q->pending);
+    g_array_unref(q->taken);
     qemu_mutex_destroy(&q->lock);
 }
 

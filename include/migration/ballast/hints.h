@@ -69,34 +69,32 @@ typedef struct BallastHint {
 void ballast_hints_install(void);
 
 /**
- * BallastAsked - do these hints answer the id that is published now?
- * @opaque: as given to ballast_hints_apply()
- * @id: likewise
+ * ballast_hints_question() - which question hints may answer now
  *
- * Context: the hints lock is held and the generation is open, so that the
- * answer holds until the hints are applied: a device withdraws its id
- * after the generation was closed, and publishes another after the next was
- * opened.  May take a lock of the device.
+ * Read it *before* an answer to the published id is accepted: whatever the
+ * migration thread does meanwhile, it is then that id's, or an older one.
+ *
+ * Context: any thread, no lock.
+ *
+ * Return: a number that no other generation of this process has; 0 while a
+ * harvest may be running and when there is no migration.
  */
-typedef bool BallastAsked(void *opaque, uint32_t id);
+uint64_t ballast_hints_question(void);
 
 /**
  * ballast_hints_apply() - judge hints and drop the pages of the good ones
  * @hints: hints in the order of the queue; owned by the caller, sorted by
  *         address on return
  * @nr: how many
- * @asked: tells whether they answer the published id
- * @opaque: for @asked
- * @id: the id they answer
+ * @question: what they answer, 0 if nothing
  *
  * Every hint is counted with its verdict.  Adjacent hints are applied as
  * one range.
  *
- * Context: any thread; takes the hints lock, and inside it the lock of
- * @asked, then QEMU's dirty bitmap lock.
+ * Context: any thread; takes the hints lock and, inside, QEMU's dirty bitmap
+ * lock, for which it may wait as long as the migration thread sends.
  */
-void ballast_hints_apply(BallastHint *hints, size_t nr, BallastAsked *asked,
-                         void *opaque, uint32_t id);
+void ballast_hints_apply(BallastHint *hints, size_t nr, uint64_t question);
 
 /**
  * ballast_hints_count() - count hints that never got as far as a verdict

@@ -54,18 +54,24 @@ typedef struct BallastGate {
 
 /**
  * struct BallastHintQueue - hints on their way to the dirty bitmap
- * @lock: innermost; protects all below but @apply and @own_iothread
+ * @taken: popped in this run of the drain; empty outside of it (big lock)
+ * @taken_question: what they answer, see hints.h (big lock)
+ * @question: what the accepted id asked; under free_page_lock
+ * @lock: innermost; protects @pending, @pending_question and @full
  * @pending: popped from the ring, not judged yet
- * @pending_id: the id they answer
+ * @pending_question: what they answer
  * @full: the ring was left alone because @pending is full
  * @runs: how often the ring was drained
  * @apply: bottom half in the I/O thread that judges them
  * @own_iothread: created here because the user gave none
  */
 typedef struct BallastHintQueue {
+    GArray *taken;
+    uint64_t taken_question;
+    uint64_t question;
     QemuMutex lock;
     GArray *pending;
-    uint32_t pending_id;
+    uint64_t pending_question;
     bool full;
     uint64_t runs;
     QEMUBH *apply;
