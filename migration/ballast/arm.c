@@ -29,6 +29,12 @@ bool ballast_block_migrates(RAMBlock *rb)
     return rb->bmap && !migrate_ram_is_ignored(rb);
 }
 
+/*
+ * The chunk stays noted: QEMU clears its log once more before it sends from
+ * it, which then finds nothing.  Taking the note away here would race with
+ * the migration thread when auto-converge harvests in the main thread: it
+ * could send a page between our taking the note and our clearing the log.
+ */
 static uint64_t arm_chunks(RAMBlock *rb)
 {
     uint64_t pages = rb->used_length >> TARGET_PAGE_BITS;
@@ -36,7 +42,7 @@ static uint64_t arm_chunks(RAMBlock *rb)
     uint64_t page, armed = 0;
 
     for (page = 0; page < pages; page += chunk_pages) {
-        if (clear_bmap_test_and_clear(rb, page)) {
+        if (test_bit(page >> rb->clear_bmap_shift, rb->clear_bmap)) {
             memory_region_clear_dirty_bitmap(rb->mr, page << TARGET_PAGE_BITS,
                                              chunk_pages << TARGET_PAGE_BITS);
             armed++;

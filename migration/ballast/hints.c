@@ -20,6 +20,7 @@
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "qemu/lockable.h"
+#include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "system/runstate.h"
 #include "exec/ram_addr.h"
@@ -35,10 +36,8 @@ static struct {
     QemuMutex count_lock;
     /* Under @count_lock; the generation changes under both locks. */
     BallastHintsSnapshot s;
-    /* Migration thread only. */
+    /* Big lock, as all harvests. */
     NotifierWithReturn notifier;
-    /* The balloon of this migration, referenced; QEMU allows only one. */
-    VirtIODevice *balloon;
 } hints;
 
 static void count(enum ballast_verdict verdict, uint64_t nr, uint64_t bytes)
@@ -162,44 +161,23 @@ void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 
 /* Following the harvests ---------------------------------------------- */
 
-static int find_balloon(Object *obj, void *opaque)
+static int wants_hints(Object *obj, void *opaque)
 {
-    VirtIODevice **found = opaque;
-
-    if (object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON)) {
-        *found = VIRTIO_DEVICE(obj);
-    }
-    return *found != NULL;
+    return object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON) &&
+           virtio_vdev_has_feature(VIRTIO_DEVICE(obj),
+                                   VIRTIO_BALLOON_F_FREE_PAGE_HINT);
 }
 
 /*
- * The first harvest comes with the big lock held, the others without: the
- * device tree may be walked only now.
+ * Looked up each time: a guest may eject its balloon during a migration.
+ * QEMU harvests with the big lock held; should a version not do so, arm
+ * rather than walk the device tree without it.
  */
-static void migration_begins(void)
-{
-    object_child_foreach_recursive(object_get_root(), find_balloon,
-                                   &hints.balloon);
-    if (hints.balloon) {
-        object_ref(OBJECT(hints.balloon));
-    }
-    QEMU_LOCK_GUARD(&hints.count_lock);
-    memset(&hints.s.migration, 0, sizeof(hints.s.migration));
-}
-
-static void migration_ends(void)
-{
-    if (hints.balloon) {
-        object_unref(OBJECT(hints.balloon));
-        hints.balloon = NULL;
-    }
-}
-
 static bool hints_negotiated(void)
 {
-    return hints.balloon &&
-           virtio_vdev_has_feature(hints.balloon,
-                                   VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+    return !bql_locked() ||
+           object_child_foreach_recursive(object_get_root(), wants_hints,
+                                          NULL);
 }
 
 static void generation_end(void)
@@ -246,8 +224,8 @@ static void before_harvest(void)
     precopy_add_notifier(&hints.notifier);
 
     if (!stat64_get(&mig_stats.dirty_sync_count)) {
-        migration_ends();
-        migration_begins();
+        QEMU_LOCK_GUARD(&hints.count_lock);
+        memset(&hints.s.migration, 0, sizeof(hints.s.migration));
     }
     generation_end();
 }
@@ -264,11 +242,8 @@ static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
         generation_begin();
         break;
     case PRECOPY_NOTIFY_COMPLETE:
-        generation_end();
-        break;
     case PRECOPY_NOTIFY_CLEANUP:
         generation_end();
-        migration_ends();
         break;
     default:
         break;

@@ -12,8 +12,8 @@
  * write leaves a trace for the next harvest, on KVM with and without manual
  * protect, with the dirty ring, and under TCG.
  *
- * Context: migration thread, between a harvest and the publication of the
- * next cmd id: nobody else touches RAMBlock.clear_bmap then.
+ * Context: big lock, between a harvest and the publication of the next cmd
+ * id.  The migration thread may be sending meanwhile.
  *
  * Return: number of chunks whose log had to be cleared.
  */
@@ -26,7 +26,7 @@ uint64_t ballast_arm(void);
  * own harvest leaves entries writable, and a page that is sent and written
  * through such an entry is lost.
  *
- * Context: migration thread, between a harvest and the sending of pages.
+ * Context: big lock, after a harvest.
  */
 void ballast_arm_tlb(void);
 

@@ -19,6 +19,7 @@
 #include "trace-hw_virtio_ballast.h"
 
 #define RETRY_MS 100
+#define TELL_INTERVAL_MS 1000
 
 /* One page taken out, so that it can be put back when the ledger refuses. */
 typedef struct Undo {
@@ -104,6 +105,17 @@ static void drop_freeable(BallastBalloon *b, GArray *undo)
     ballast_claim_freeable(b->freeable_bytes);
 }
 
+/* A guest can cause these at will: one a second tells enough. */
+static void tell_refused(BallastBalloon *b, uint64_t missing, const char *why)
+{
+    int64_t now_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+
+    if (!b->gate.told_ms || now_ms - b->gate.told_ms >= TELL_INTERVAL_MS) {
+        b->gate.told_ms = now_ms;
+        qapi_event_send_memory_claim_refused(missing, why);
+    }
+}
+
 /* The ledger refused.  True if the guest gets its pages all the same. */
 static bool refused(BallastBalloon *b, const BallastDelta *taken,
                     const char *why, uint64_t missing)
@@ -119,7 +131,7 @@ static bool refused(BallastBalloon *b, const BallastDelta *taken,
         return false;
     }
     ballast_claim_owe(taken, b->deflate == BALLAST_DEFLATE_ALLOW);
-    qapi_event_send_memory_claim_refused(missing, why);
+    tell_refused(b, missing, why);
     return true;
 }
 
@@ -233,15 +245,34 @@ void ballast_gate_destroy(BallastBalloon *b)
     b->gate.retry = NULL;
 }
 
+static uint64_t block_host_pages(const BallastBlock *block)
+{
+    return DIV_ROUND_UP(block->pages, block->per_host_page);
+}
+
+static uint64_t block_given_bytes(const BallastBlock *block)
+{
+    return block->rb->page_size *
+           bitmap_count_one(block->given, block_host_pages(block));
+}
+
+void ballast_block_gone(BallastBalloon *b, BallastBlock *block)
+{
+    uint64_t bytes = block_given_bytes(block);
+
+    b->ballooned_pages -= bitmap_count_one(block->ballooned, block->pages);
+    b->given_bytes -= bytes;
+    ballast_claim_forget(block->line, bytes);
+}
+
 static void block_void(gpointer key, gpointer value, gpointer opaque)
 {
     BallastBlock *block = value;
     BallastDelta *taken = opaque;
-    uint64_t host_pages = DIV_ROUND_UP(block->pages, block->per_host_page);
+    uint64_t host_pages = block_host_pages(block);
 
     if (block->line != BALLAST_NO_LINE) {
-        taken->bytes[block->line] += block->rb->page_size *
-            bitmap_count_one(block->given, host_pages);
+        taken->bytes[block->line] += block_given_bytes(block);
     }
     bitmap_zero(block->ballooned, block->pages);
     bitmap_zero(block->given, host_pages);
@@ -266,6 +297,6 @@ void ballast_balloon_void(BallastBalloon *b)
     ballast_claim_freeable(0);
     if (!ballast_claim_raise(&taken, &why, &missing)) {
         ballast_claim_owe(&taken, true);
-        qapi_event_send_memory_claim_refused(missing, why);
+        tell_refused(b, missing, why);
     }
 }

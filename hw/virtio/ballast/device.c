@@ -99,9 +99,13 @@ static gboolean block_has_host(gpointer key, gpointer value, gpointer host)
 static void block_removed(RAMBlockNotifier *n, void *host, size_t size,
                           size_t max_size)
 {
-    BlockNotifier *bn = container_of(n, BlockNotifier, n);
+    BallastBalloon *b = container_of(n, BlockNotifier, n)->b;
+    BallastBlock *block = g_hash_table_find(b->blocks, block_has_host, host);
 
-    g_hash_table_foreach_remove(bn->b->blocks, block_has_host, host);
+    if (block) {
+        ballast_block_gone(b, block);
+        g_hash_table_remove(b->blocks, block->rb);
+    }
 }
 
 static BlockNotifier block_notifier = {
@@ -168,6 +172,22 @@ static void ballast_reset(VirtIODevice *vdev)
     parent_of(vdev)->reset(vdev);
 }
 
+/* The driver may reset one queue alone (VIRTIO_F_RING_RESET). */
+static void ballast_queue_reset(VirtIODevice *vdev, uint32_t index)
+{
+    BallastBalloon *b = BALLAST_BALLOON(vdev);
+    VirtQueue *vq = virtio_get_queue(vdev, index);
+
+    if (vq == b->parent_obj.dvq) {
+        ballast_gate_drop(b);
+    } else if (vq == b->parent_obj.free_page_vq) {
+        ballast_hintq_reset(b);
+    }
+    if (parent_of(vdev)->queue_reset) {
+        parent_of(vdev)->queue_reset(vdev, index);
+    }
+}
+
 static uint64_t ballast_get_features(VirtIODevice *vdev, uint64_t features,
                                      Error **errp)
 {
@@ -207,6 +227,7 @@ static void ballast_class_init(ObjectClass *klass, BALLAST_CLASS_DATA *data)
     vdc->realize = ballast_realize;
     vdc->unrealize = ballast_unrealize;
     vdc->reset = ballast_reset;
+    vdc->queue_reset = ballast_queue_reset;
     vdc->get_features = ballast_get_features;
     vdc->set_status = ballast_set_status;
     vdc->vmsd = ballast_vmsd(vdc->vmsd);

@@ -90,6 +90,35 @@ static void inflate_list(BallastBalloon *b, GArray *pfns, BallastDelta *given)
     ballast_cursor_end(&cursor);
 }
 
+static void discard_block(BallastBalloon *b, BallastBlock *block,
+                          BallastDelta *given)
+{
+    uint64_t nr = DIV_ROUND_UP(block->pages, block->per_host_page);
+    Run run = {};
+    uint64_t i;
+
+    for (i = 0; i < nr; i++) {
+        if (ballast_host_page_full(block, i * block->per_host_page)) {
+            run_add(b, &run, block, i, given);
+        }
+    }
+    run_flush(b, &run, given);
+}
+
+void ballast_discard_all(BallastBalloon *b)
+{
+    BallastDelta given = {};
+    GHashTableIter iter;
+    gpointer block;
+
+    g_hash_table_iter_init(&iter, b->blocks);
+    while (g_hash_table_iter_next(&iter, NULL, &block)) {
+        discard_block(b, block, &given);
+    }
+    ballast_claim_freeable(b->freeable_bytes);
+    ballast_claim_lower(&given);
+}
+
 void ballast_handle_inflate(VirtIODevice *vdev, VirtQueue *vq)
 {
     BallastBalloon *b = BALLAST_BALLOON(vdev);

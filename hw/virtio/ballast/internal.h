@@ -12,7 +12,7 @@
  * Linux sends 256, Windows 1,024; beyond this many a list is cut, so that a
  * hostile one cannot keep the main loop busy.
  */
-#define BALLAST_MAX_PFNS 65536
+#define BALLAST_MAX_PFNS 4096
 
 /**
  * ballast_read_pfns() - the page list of a balloon buffer
@@ -68,6 +68,12 @@ bool ballast_discard_inhibited(void);
 /** ballast_handle_inflate() - queue handler */
 void ballast_handle_inflate(VirtIODevice *vdev, VirtQueue *vq);
 
+/**
+ * ballast_discard_all() - discard all that is in the balloon: after loading
+ * @b: device; nothing in it is given yet
+ */
+void ballast_discard_all(BallastBalloon *b);
+
 /** ballast_handle_deflate() - queue handler */
 void ballast_handle_deflate(VirtIODevice *vdev, VirtQueue *vq);
 
@@ -91,6 +97,13 @@ void ballast_gate_destroy(BallastBalloon *b);
 
 /** ballast_balloon_void() - the guest forgot its balloon: device reset */
 void ballast_balloon_void(BallastBalloon *b);
+
+/**
+ * ballast_block_gone() - a RAM block is unplugged with pages in the balloon
+ * @b: device
+ * @block: its state; the caller frees it
+ */
+void ballast_block_gone(BallastBalloon *b, BallastBlock *block);
 
 /** ballast_hintq_init() - take over the hint queue; after the parent's realize */
 void ballast_hintq_init(BallastBalloon *b);

@@ -134,37 +134,13 @@ static const VMStateInfo ballooned_info = {
     .get = get_pages,
 };
 
-/* A whole host page in the balloon was never populated here: it is given. */
-static void block_loaded(BallastBalloon *b, BallastBlock *block,
-                         BallastDelta *given)
-{
-    uint64_t nr = DIV_ROUND_UP(block->pages, block->per_host_page);
-    uint64_t i;
-
-    for (i = 0; i < nr; i++) {
-        if (ballast_host_page_full(block, i * block->per_host_page)) {
-            set_bit(i, block->given);
-            b->given_bytes += block->rb->page_size;
-            if (block->line != BALLAST_NO_LINE) {
-                given->bytes[block->line] += block->rb->page_size;
-            }
-        }
-    }
-}
-
+/*
+ * The pages may be populated here: preallocated, or sent before they went
+ * into the balloon.
+ */
 static int ballooned_post_load(void *opaque, int version_id)
 {
-    BallastBalloon *b = opaque;
-    BallastDelta given = {};
-    GHashTableIter iter;
-    gpointer block;
-
-    b->given_bytes = 0;
-    g_hash_table_iter_init(&iter, b->blocks);
-    while (g_hash_table_iter_next(&iter, NULL, &block)) {
-        block_loaded(b, block, &given);
-    }
-    ballast_claim_lower(&given);
+    ballast_discard_all(opaque);
     return 0;
 }
 

@@ -45,10 +45,17 @@ typedef struct BallastBlock {
     uint64_t per_host_page;
 } BallastBlock;
 
-/** struct BallastGate - a deflate buffer held until capacity returns */
+/**
+ * struct BallastGate - a deflate buffer held until capacity returns
+ * @held: the buffer, or NULL
+ * @since_ms: since when, or 0
+ * @told_ms: time of the latest MEMORY_CLAIM_REFUSED, or 0
+ * @retry: asks again
+ */
 typedef struct BallastGate {
     VirtQueueElement *held;
     int64_t since_ms;
+    int64_t told_ms;
     QEMUTimer *retry;
 } BallastGate;
 

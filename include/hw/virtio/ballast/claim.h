@@ -64,7 +64,8 @@ uint32_t ballast_claim_slot(void);
  * @rb: a block
  *
  * Return: the line, or BALLAST_NO_LINE if the block is not guest RAM of a
- * memory backend (ROMs, video memory), or there is no ledger.
+ * memory backend (ROMs, video memory), was plugged after the claim was
+ * staked, or there is no ledger.
  */
 uint32_t ballast_claim_line(RAMBlock *rb);
 
@@ -94,6 +95,13 @@ bool ballast_claim_raise(const BallastDelta *taken, char **why,
  * The shortfall shows as deficit.
  */
 void ballast_claim_owe(const BallastDelta *taken, bool pursue);
+
+/**
+ * ballast_claim_forget() - memory that was given back is unplugged
+ * @line: line that it was taken off
+ * @given_bytes: how much of it had been given back
+ */
+void ballast_claim_forget(uint32_t line, uint64_t given_bytes);
 
 /**
  * ballast_claim_freeable() - tell the ledger of memory nobody needs
