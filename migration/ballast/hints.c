@@ -22,7 +22,6 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
-#include "system/runstate.h"
 #include "exec/ram_addr.h"
 #include "internal.h"
 #include "trace-migration_ballast.h"
@@ -161,9 +160,11 @@ void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 
 /* Following the harvests ---------------------------------------------- */
 
-static int wants_hints(Object *obj, void *opaque)
+/* As the device decides whether to publish an id; with the VM stopped, not. */
+static int will_publish(Object *obj, void *opaque)
 {
     return object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON) &&
+           VIRTIO_DEVICE(obj)->vm_running &&
            virtio_vdev_has_feature(VIRTIO_DEVICE(obj),
                                    VIRTIO_BALLOON_F_FREE_PAGE_HINT);
 }
@@ -173,10 +174,10 @@ static int wants_hints(Object *obj, void *opaque)
  * QEMU harvests with the big lock held; should a version not do so, arm
  * rather than walk the device tree without it.
  */
-static bool hints_negotiated(void)
+static bool hints_will_be_asked_for(void)
 {
     return !bql_locked() ||
-           object_child_foreach_recursive(object_get_root(), wants_hints,
+           object_child_foreach_recursive(object_get_root(), will_publish,
                                           NULL);
 }
 
@@ -199,8 +200,7 @@ static void generation_begin(void)
     int64_t start;
 
     ballast_arm_tlb();
-    /* The last harvest, with the guest stopped, asks for nothing. */
-    if (runstate_is_running() && hints_negotiated()) {
+    if (hints_will_be_asked_for()) {
         start = get_clock();
         chunks = ballast_arm();
         ns = get_clock() - start;

@@ -3,12 +3,14 @@
  * The claim of this process: its participation in the host's ledger.
  *
  *   desired[line] = max(0, base[line] - given[line])   what it may have
- *   granted                                            what was agreed to
- *   deficit       = max(0, sum of desired - granted)
+ *   wanted[line]  = max(desired, resident), at most base
+ *   granted[line]                                      what was agreed to
+ *   deficit       = sum of max(0, wanted - granted)
  *
  * A deficit exists only after the guest took memory that the ledger had
- * refused, which the device allows where the user said so, and at a reset.
- * It is pursued: asked for again until the ledger grants it.
+ * refused (which the device allows where the user said so, and at a reset)
+ * or used, without a word, what it had given back.  It is pursued: asked for
+ * again until the ledger grants it.
  *
  * Every two seconds, sooner when the balloon moved, a sample of the guest's
  * pages tells the ledger what is really resident (about half a millisecond:
@@ -48,6 +50,7 @@ typedef struct ClaimLine {
     uint64_t base_bytes;
     /* May exceed base_bytes where the user claimed less than the RAM. */
     uint64_t given_bytes;
+    uint64_t granted_bytes;
     /* Resident per node, of the latest sample. */
     uint64_t resident_bytes[BALLAST_MAX_NODES];
 } ClaimLine;
@@ -60,7 +63,6 @@ static struct {
     bool inherited;
     ClaimLine lines[BALLAST_MAX_LINES];
     unsigned nr_lines;
-    uint64_t granted_bytes;
     uint64_t freeable_bytes;
     uint64_t refused;
     QEMUTimer *sample_timer;
@@ -164,13 +166,65 @@ static uint64_t desired_bytes(const ClaimLine *line)
     return line->base_bytes - MIN(line->base_bytes, line->given_bytes);
 }
 
-static uint64_t total_desired_bytes(void)
+static uint64_t line_resident_bytes(const ClaimLine *line)
+{
+    uint64_t bytes = 0;
+    unsigned node;
+
+    for (node = 0; node < BALLAST_MAX_NODES; node++) {
+        bytes += line->resident_bytes[node];
+    }
+    return bytes;
+}
+
+/*
+ * What to ask for: pages that the guest uses although it gave them back
+ * need their promise again, whatever it says.
+ */
+static uint64_t wanted_bytes(const ClaimLine *line)
+{
+    return MIN(line->base_bytes,
+               MAX(desired_bytes(line), line_resident_bytes(line)));
+}
+
+/* What the guest may use, or uses, without a promise. */
+static uint64_t line_deficit_bytes(const ClaimLine *line)
+{
+    uint64_t wanted = wanted_bytes(line);
+
+    return wanted - MIN(wanted, line->granted_bytes);
+}
+
+static uint64_t deficit_bytes(void)
 {
     uint64_t bytes = 0;
     unsigned i;
 
     for (i = 0; i < claim.nr_lines; i++) {
-        bytes += desired_bytes(&claim.lines[i]);
+        bytes += line_deficit_bytes(&claim.lines[i]);
+    }
+    return bytes;
+}
+
+static bool is_settled(void)
+{
+    unsigned i;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        if (wanted_bytes(&claim.lines[i]) != claim.lines[i].granted_bytes) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static uint64_t total_granted_bytes(void)
+{
+    uint64_t bytes = 0;
+    unsigned i;
+
+    for (i = 0; i < claim.nr_lines; i++) {
+        bytes += claim.lines[i].granted_bytes;
     }
     return bytes;
 }
@@ -196,24 +250,34 @@ static char *refusal_words(const struct ballast_refusal *why)
     return g_strdup(words);
 }
 
-/* Ask for what is desired.  0, or -errno with @why filled in. */
-static int claim_ask(struct ballast_refusal *why)
+/*
+ * Ask for what is wanted; with @lower_only for no more than was granted on
+ * any line, which the ledger cannot refuse for want of capacity.  0, or
+ * -errno with @why filled in.
+ */
+static int claim_ask(bool lower_only, struct ballast_refusal *why)
 {
     struct ballast_demand set[BALLAST_MAX_LINES];
     unsigned i;
     int ret;
 
     for (i = 0; i < claim.nr_lines; i++) {
+        ClaimLine *line = &claim.lines[i];
+        uint64_t wanted = wanted_bytes(line);
+
         set[i] = (struct ballast_demand) {
-            .node = claim.lines[i].node,
-            .page_bytes = claim.lines[i].page_bytes,
-            .bytes = desired_bytes(&claim.lines[i]),
+            .node = line->node,
+            .page_bytes = line->page_bytes,
+            .bytes = lower_only ? MIN(wanted, line->granted_bytes) : wanted,
         };
     }
     ret = ballast_claim(claim.ledger, set, claim.nr_lines, why);
+    for (i = 0; ret == 0 && i < claim.nr_lines; i++) {
+        claim.lines[i].granted_bytes = set[i].bytes;
+    }
     if (ret == 0) {
-        claim.granted_bytes = total_desired_bytes();
-        trace_ballast_claim_changed(ballast_claim_slot(), claim.granted_bytes,
+        trace_ballast_claim_changed(ballast_claim_slot(),
+                                    total_granted_bytes(),
                                     total_given_bytes());
     }
     return ret;
@@ -244,17 +308,6 @@ static struct ballast_usage *usage_get(struct ballast_usage *set, size_t *nr,
         .node = node, .page_bytes = page_bytes,
     };
     return &set[(*nr)++];
-}
-
-static uint64_t line_resident_bytes(const ClaimLine *line)
-{
-    uint64_t bytes = 0;
-    unsigned node;
-
-    for (node = 0; node < BALLAST_MAX_NODES; node++) {
-        bytes += line->resident_bytes[node];
-    }
-    return bytes;
 }
 
 /*
@@ -325,20 +378,27 @@ static void add_block_sample(RAMBlock *rb, uint64_t samples)
     }
 }
 
-static void ask_or_pursue(void)
+static void pursue_soon(void)
+{
+    timer_mod(claim.pursue_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+              PURSUE_INTERVAL_MS);
+}
+
+/* Bring the claim to what is wanted, or at least down where it can be. */
+static void settle(void)
 {
     struct ballast_refusal why;
 
-    if (claim_ask(&why) < 0) {
-        timer_mod(claim.pursue_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                  PURSUE_INTERVAL_MS);
+    if (!is_settled() && claim_ask(false, &why) < 0) {
+        claim_ask(true, &why);
     }
 }
 
 static void pursue_tick(void *opaque)
 {
-    if (total_desired_bytes() > claim.granted_bytes) {
-        ask_or_pursue();
+    settle();
+    if (deficit_bytes()) {
+        pursue_soon();
     }
 }
 
@@ -370,14 +430,12 @@ static void follow_stock_balloon(void)
     given_bytes = MIN(given_bytes, line->base_bytes - resident_bytes);
     if (given_bytes != line->given_bytes) {
         line->given_bytes = ROUND_DOWN(given_bytes, line->page_bytes);
-        report_resident();
-        ask_or_pursue();
+        pursue_soon();
     }
 }
 
 static void sample_tick(void *opaque)
 {
-    struct ballast_refusal why;
     unsigned i, nr_blocks = 0;
     RAMBlock *rb;
 
@@ -395,10 +453,7 @@ static void sample_tick(void *opaque)
     }
     follow_stock_balloon();
     report_resident();
-    if (total_desired_bytes() < claim.granted_bytes) {
-        /* Lowering was refused while more than that was resident. */
-        claim_ask(&why);
-    }
+    settle();
     timer_mod(claim.sample_timer,
               qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SAMPLE_INTERVAL_MS);
 }
@@ -415,31 +470,38 @@ static void sample_soon(void)
 
 /* Following the balloon ----------------------------------------------- */
 
-void ballast_claim_lower(const BallastDelta *given)
-{
-    struct ballast_refusal why;
-    unsigned i;
-
-    if (!claim.ledger) {
-        return;
-    }
-    for (i = 0; i < claim.nr_lines; i++) {
-        claim.lines[i].given_bytes += given->bytes[i];
-    }
-    report_resident();
-    if (claim_ask(&why) < 0) {
-        /*
-         * More is resident than that, or a deficit is being pursued: the
-         * timers ask again.
-         */
-        count_refusal(&why);
-    }
-    sample_soon();
-}
-
 static bool is_nothing(const BallastDelta *delta)
 {
     return buffer_is_zero(delta, sizeof(*delta));
+}
+
+static void line_gave(ClaimLine *line, uint64_t bytes)
+{
+    unsigned node;
+
+    line->given_bytes += bytes;
+    /* Most of it was resident; a sample will tell before long. */
+    for (node = 0; bytes && node < BALLAST_MAX_NODES; node++) {
+        uint64_t part = MIN(bytes, line->resident_bytes[node]);
+
+        line->resident_bytes[node] -= part;
+        bytes -= part;
+    }
+}
+
+void ballast_claim_lower(const BallastDelta *given)
+{
+    unsigned i;
+
+    if (!claim.ledger || is_nothing(given)) {
+        return;
+    }
+    for (i = 0; i < claim.nr_lines; i++) {
+        line_gave(&claim.lines[i], given->bytes[i]);
+    }
+    report_resident();
+    settle();
+    sample_soon();
 }
 
 static void take(const BallastDelta *taken, bool back)
@@ -465,7 +527,11 @@ bool ballast_claim_raise(const BallastDelta *taken, char **words,
         return true;
     }
     take(taken, false);
-    if (claim_ask(&why) == 0) {
+    /*
+     * More than the claim is resident where the user claimed less than the
+     * RAM: that is no want of capacity, and no reason to hold anybody back.
+     */
+    if (claim_ask(false, &why) == 0 || why.reason == BALLAST_BELOW_RESIDENT) {
         return true;
     }
     take(taken, true);
@@ -486,7 +552,7 @@ void ballast_claim_owe(const BallastDelta *taken, bool pursue)
     }
     take(taken, false);
     if (pursue) {
-        pursue_tick(NULL);
+        pursue_soon();
     }
 }
 
@@ -728,12 +794,12 @@ static bool claim_stake(Error **errp)
     struct ballast_refusal why;
     g_autofree char *words = NULL;
 
-    if (claim_ask(&why) < 0) {
+    if (claim_ask(false, &why) < 0) {
         words = refusal_words(&why);
         error_setg(errp, "%s", words);
         return false;
     }
-    trace_ballast_claim_staked(ballast_claim_slot(), claim.granted_bytes,
+    trace_ballast_claim_staked(ballast_claim_slot(), total_granted_bytes(),
                                claim.inherited);
     return true;
 }
@@ -797,7 +863,6 @@ static uint64_t total_resident_bytes(void)
 MemoryLedgerInfo *ballast_claim_info(Error **errp)
 {
     MemoryLedgerInfo *info;
-    uint64_t desired = total_desired_bytes();
 
     if (!claim.ledger) {
         error_setg(errp, "this QEMU has no memory ledger (give one with "
@@ -813,7 +878,7 @@ MemoryLedgerInfo *ballast_claim_info(Error **errp)
     info->claims = info_lines();
     info->resident = total_resident_bytes();
     info->freeable = MIN(claim.freeable_bytes, info->resident);
-    info->deficit = desired - MIN(desired, claim.granted_bytes);
+    info->deficit = deficit_bytes();
     info->refused = claim.refused;
     return info;
 }

@@ -15,6 +15,7 @@
 #include "exec/ramblock.h"
 #include "ballast-qapi-events.h"
 #include "internal.h"
+#include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "trace-hw_virtio_ballast.h"
 
@@ -105,14 +106,35 @@ static void drop_freeable(BallastBalloon *b, GArray *undo)
     ballast_claim_freeable(b->freeable_bytes);
 }
 
-/* A guest can cause these at will: one a second tells enough. */
-static void tell_refused(BallastBalloon *b, uint64_t missing, const char *why)
+/* A guest can cause refusals at will: one a second tells enough. */
+static bool may_tell(int64_t *told_ms)
 {
     int64_t now_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
 
-    if (!b->gate.told_ms || now_ms - b->gate.told_ms >= TELL_INTERVAL_MS) {
-        b->gate.told_ms = now_ms;
+    if (*told_ms && now_ms - *told_ms < TELL_INTERVAL_MS) {
+        return false;
+    }
+    *told_ms = now_ms;
+    return true;
+}
+
+static void tell_refused(BallastBalloon *b, uint64_t missing, const char *why)
+{
+    if (may_tell(&b->gate.told_refused_ms)) {
         qapi_event_send_memory_claim_refused(missing, why);
+    }
+}
+
+static void gate_closed(BallastBalloon *b, uint64_t missing, const char *why)
+{
+    if (b->gate.since_ms) {
+        return;
+    }
+    b->gate.since_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    trace_ballast_gate_closed(ballast_claim_slot(), missing);
+    b->gate.told_waiting = may_tell(&b->gate.told_waiting_ms);
+    if (b->gate.told_waiting) {
+        qapi_event_send_memory_claim_waiting(missing, why);
     }
 }
 
@@ -121,11 +143,7 @@ static bool refused(BallastBalloon *b, const BallastDelta *taken,
                     const char *why, uint64_t missing)
 {
     if (b->deflate == BALLAST_DEFLATE_GATE) {
-        if (!b->gate.since_ms) {
-            b->gate.since_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-            trace_ballast_gate_closed(ballast_claim_slot(), missing);
-            qapi_event_send_memory_claim_waiting(missing, why);
-        }
+        gate_closed(b, missing, why);
         timer_mod(b->gate.retry,
                   qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + RETRY_MS);
         return false;
@@ -135,10 +153,9 @@ static bool refused(BallastBalloon *b, const BallastDelta *taken,
     return true;
 }
 
-/* Take the pages of a buffer out of the balloon; false: hold the buffer. */
-static bool deflate_elem(BallastBalloon *b, VirtQueueElement *elem)
+/* Take pages out of the balloon; false: hold the buffer. */
+static bool deflate_pages(BallastBalloon *b, GArray *pfns)
 {
-    g_autoptr(GArray) pfns = ballast_read_pfns(b, elem);
     uint64_t bad = b->bad_pages, missing = 0;
     BallastDelta taken = {};
     g_autoptr(GArray) undo = deflate_list(b, pfns, &taken);
@@ -162,39 +179,61 @@ static void gate_opened(BallastBalloon *b)
         waited_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) - b->gate.since_ms;
         b->gate.since_ms = 0;
         trace_ballast_gate_opened(ballast_claim_slot(), waited_ms);
-        qapi_event_send_memory_claim_granted(waited_ms);
+        if (b->gate.told_waiting) {
+            qapi_event_send_memory_claim_granted(waited_ms);
+        }
     }
 }
 
+/* Handle a buffer: how many pages that was, or 0 if no other may follow. */
+static uint64_t deflate_elem(BallastBalloon *b, VirtQueue *vq,
+                             VirtQueueElement *elem)
+{
+    g_autoptr(GArray) pfns = ballast_read_pfns(b, elem);
+
+    if (!pfns) {
+        ballast_reject(b, vq, elem);
+        return 0;
+    }
+    if (!deflate_pages(b, pfns)) {
+        b->gate.held = elem;
+        return 0;
+    }
+    gate_opened(b);
+    virtqueue_push(vq, elem, 0);
+    g_free(elem);
+    return pfns->len + 1;
+}
+
+static void deflate_run(BallastBalloon *b, VirtQueue *vq)
+{
+    uint64_t pages = 0, nr = 0;
+    VirtQueueElement *elem;
+
+    RCU_READ_LOCK_GUARD();
+    do {
+        elem = b->gate.held ?: virtqueue_pop(vq, sizeof(*elem));
+        b->gate.held = NULL;
+        nr = elem ? deflate_elem(b, vq, elem) : 0;
+        pages += nr;
+    } while (nr && pages < BALLAST_RUN_PAGES);
+    if (nr) {
+        qemu_bh_schedule(b->more);
+    }
+    if (pages) {
+        trace_ballast_deflate(ballast_claim_slot(), b->ballooned_pages,
+                              b->given_bytes, b->bad_pages);
+        virtio_notify(VIRTIO_DEVICE(b), vq);
+    }
+}
+
+/* While a buffer is held only the timer asks: kicks are the guest's. */
 void ballast_handle_deflate(VirtIODevice *vdev, VirtQueue *vq)
 {
     BallastBalloon *b = BALLAST_BALLOON(vdev);
-    VirtQueueElement *elem;
-    bool any = false;
 
-    if (!vdev->vm_running) {
-        return;
-    }
-    RCU_READ_LOCK_GUARD();
-    for (;;) {
-        elem = b->gate.held ?: virtqueue_pop(vq, sizeof(*elem));
-        b->gate.held = NULL;
-        if (!elem) {
-            break;
-        }
-        if (!deflate_elem(b, elem)) {
-            b->gate.held = elem;
-            break;
-        }
-        gate_opened(b);
-        virtqueue_push(vq, elem, 0);
-        g_free(elem);
-        any = true;
-    }
-    if (any) {
-        trace_ballast_deflate(ballast_claim_slot(), b->ballooned_pages,
-                              b->given_bytes, b->bad_pages);
-        virtio_notify(vdev, vq);
+    if (vdev->vm_running && !b->gate.held) {
+        deflate_run(b, vq);
     }
 }
 
@@ -202,7 +241,9 @@ static void gate_retry(void *opaque)
 {
     BallastBalloon *b = opaque;
 
-    ballast_handle_deflate(VIRTIO_DEVICE(b), b->parent_obj.dvq);
+    if (VIRTIO_DEVICE(b)->vm_running) {
+        deflate_run(b, b->parent_obj.dvq);
+    }
 }
 
 void ballast_gate_init(BallastBalloon *b)
@@ -213,7 +254,7 @@ void ballast_gate_init(BallastBalloon *b)
 void ballast_gate_drop(BallastBalloon *b)
 {
     timer_del(b->gate.retry);
-    b->gate.since_ms = 0;
+    gate_opened(b);
     if (b->gate.held) {
         virtqueue_detach_element(b->parent_obj.dvq, b->gate.held, 0);
         g_free(b->gate.held);
@@ -228,13 +269,6 @@ void ballast_gate_pause(BallastBalloon *b)
         virtqueue_unpop(b->parent_obj.dvq, b->gate.held, 0);
         g_free(b->gate.held);
         b->gate.held = NULL;
-    }
-}
-
-void ballast_gate_resume(BallastBalloon *b)
-{
-    if (virtio_queue_ready(b->parent_obj.dvq)) {
-        ballast_handle_deflate(VIRTIO_DEVICE(b), b->parent_obj.dvq);
     }
 }
 

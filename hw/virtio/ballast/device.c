@@ -13,6 +13,7 @@
 #include "hw/virtio/ballast/compat.h"
 #include "internal.h"
 #include "qapi/error.h"
+#include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "system/iothread.h"
 
@@ -63,14 +64,18 @@ static bool parse_deflate(BallastBalloon *b, Error **errp)
 /* Hints need a thread of their own; the user need not name one. */
 static bool ensure_iothread(BallastBalloon *b, Error **errp)
 {
+    static unsigned made;
     VirtIOBalloon *s = &b->parent_obj;
+    g_autofree char *name = NULL;
 
     if (s->iothread ||
         !virtio_has_feature(s->host_features,
                             VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
         return true;
     }
-    b->hintq.own_iothread = iothread_create("ballast-hints", errp);
+    /* Creating one under a name that exists aborts QEMU. */
+    name = g_strdup_printf("ballast-hints%u", made++);
+    b->hintq.own_iothread = iothread_create(name, errp);
     s->iothread = b->hintq.own_iothread;
     return s->iothread;
 }
@@ -114,6 +119,24 @@ static BlockNotifier block_notifier = {
 
 /* Realize ------------------------------------------------------------- */
 
+/* A run of a queue's handler is bounded; what is left has its turn here. */
+static void handle_more(void *opaque)
+{
+    BallastBalloon *b = opaque;
+    VirtIODevice *vdev = VIRTIO_DEVICE(b);
+    VirtIOBalloon *s = &b->parent_obj;
+
+    if (!vdev->vm_running || vdev->broken ||
+        !(vdev->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
+        return;
+    }
+    ballast_handle_inflate(vdev, s->ivq);
+    ballast_handle_deflate(vdev, s->dvq);
+    if (s->reporting_vq) {
+        ballast_handle_report(vdev, s->reporting_vq);
+    }
+}
+
 static void take_queues_over(BallastBalloon *b)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(b);
@@ -146,6 +169,8 @@ static void ballast_realize(DeviceState *dev, Error **errp)
     block_notifier.b = b;
     ram_block_notifier_add(&block_notifier.n);
     ballast_gate_init(b);
+    b->more = qemu_bh_new_guarded(handle_more, b,
+                                  &dev->mem_reentrancy_guard);
     take_queues_over(b);
 }
 
@@ -155,6 +180,7 @@ static void ballast_unrealize(DeviceState *dev)
 
     ballast_balloon_void(b);
     ballast_gate_destroy(b);
+    qemu_bh_delete(b->more);
     ballast_hintq_destroy(b);
     ram_block_notifier_remove(&block_notifier.n);
     g_hash_table_destroy(b->blocks);
@@ -201,7 +227,8 @@ static void after_status(BallastBalloon *b, uint8_t status)
     if (!VIRTIO_DEVICE(b)->vm_running) {
         ballast_gate_pause(b);
     } else if (status & VIRTIO_CONFIG_S_DRIVER_OK) {
-        ballast_gate_resume(b);
+        ballast_discard_kept(b);
+        qemu_bh_schedule(b->more);
         ballast_hintq_kick(b);
     }
 }

@@ -14,6 +14,7 @@
 #include "exec/cpu-common.h"
 #include "exec/ramblock.h"
 #include "internal.h"
+#include "qemu/main-loop.h"
 #include "trace-hw_virtio_ballast.h"
 
 /* Adjacent host pages to discard. */
@@ -98,7 +99,8 @@ static void discard_block(BallastBalloon *b, BallastBlock *block,
     uint64_t i;
 
     for (i = 0; i < nr; i++) {
-        if (ballast_host_page_full(block, i * block->per_host_page)) {
+        if (!test_bit(i, block->given) &&
+            ballast_host_page_full(block, i * block->per_host_page)) {
             run_add(b, &run, block, i, given);
         }
     }
@@ -111,6 +113,7 @@ void ballast_discard_all(BallastBalloon *b)
     GHashTableIter iter;
     gpointer block;
 
+    b->freeable_bytes = 0;
     g_hash_table_iter_init(&iter, b->blocks);
     while (g_hash_table_iter_next(&iter, NULL, &block)) {
         discard_block(b, block, &given);
@@ -119,21 +122,49 @@ void ballast_discard_all(BallastBalloon *b)
     ballast_claim_lower(&given);
 }
 
+void ballast_discard_kept(BallastBalloon *b)
+{
+    if (b->freeable_bytes && !ballast_discard_inhibited()) {
+        ballast_discard_all(b);
+    }
+}
+
+/* Empty the ring, up to the bound of a run; true if nothing was left. */
+static bool inflate_run(BallastBalloon *b, VirtQueue *vq, BallastDelta *given,
+                        bool *any)
+{
+    uint64_t pages = 0;
+
+    while (pages < BALLAST_RUN_PAGES) {
+        g_autoptr(GArray) pfns = NULL;
+        VirtQueueElement *elem = virtqueue_pop(vq, sizeof(*elem));
+
+        if (!elem) {
+            return true;
+        }
+        pfns = ballast_read_pfns(b, elem);
+        if (!pfns) {
+            ballast_reject(b, vq, elem);
+            return true;
+        }
+        inflate_list(b, pfns, given);
+        pages += pfns->len + 1;
+        virtqueue_push(vq, elem, 0);
+        g_free(elem);
+        *any = true;
+    }
+    return false;
+}
+
 void ballast_handle_inflate(VirtIODevice *vdev, VirtQueue *vq)
 {
     BallastBalloon *b = BALLAST_BALLOON(vdev);
     BallastDelta given = {};
-    VirtQueueElement *elem;
     bool any = false;
 
     RCU_READ_LOCK_GUARD();
-    while ((elem = virtqueue_pop(vq, sizeof(*elem)))) {
-        g_autoptr(GArray) pfns = ballast_read_pfns(b, elem);
-
-        inflate_list(b, pfns, &given);
-        virtqueue_push(vq, elem, 0);
-        g_free(elem);
-        any = true;
+    if (!inflate_run(b, vq, &given, &any)) {
+        qemu_bh_schedule(b->more);
     }
     if (any) {
         ballast_claim_freeable(b->freeable_bytes);

@@ -9,19 +9,25 @@
 
 /*
  * A list of page frame numbers has no upper bound in the specification.
- * Linux sends 256, Windows 1,024; beyond this many a list is cut, so that a
- * hostile one cannot keep the main loop busy.
+ * Linux sends 256, Windows 1,024.  A longer list than this is refused as a
+ * whole (the device asks for a reset): cutting it would let pages out of the
+ * balloon that nobody claimed.
  */
-#define BALLAST_MAX_PFNS 4096
+#define BALLAST_MAX_PFNS 16384
+
+/* Pages, or buffers of a few ranges, that one run of a handler takes. */
+#define BALLAST_RUN_PAGES 16384
+#define BALLAST_RUN_BUFFERS 64
 
 /**
  * ballast_read_pfns() - the page list of a balloon buffer
  * @b: device
  * @elem: buffer
  *
- * Numbers beyond BALLAST_MAX_PFNS and a torn last one are counted as bad.
+ * A torn last number is counted as bad.
  *
- * Return: array of uint32_t, ascending; owned by the caller.
+ * Return: array of uint32_t, ascending, owned by the caller; or NULL for a
+ * list of more than BALLAST_MAX_PFNS.
  */
 GArray *ballast_read_pfns(BallastBalloon *b, VirtQueueElement *elem);
 
@@ -49,6 +55,14 @@ BallastBlock *ballast_cursor_find(BallastBalloon *b, BallastCursor *c,
 /** ballast_cursor_end() - let go of the last region */
 void ballast_cursor_end(BallastCursor *c);
 
+/**
+ * ballast_reject() - a buffer that breaks the rules: the device wants a reset
+ * @b: device
+ * @vq: its queue
+ * @elem: the buffer; freed
+ */
+void ballast_reject(BallastBalloon *b, VirtQueue *vq, VirtQueueElement *elem);
+
 /** ballast_block() - state of a block, made on first use */
 BallastBlock *ballast_block(BallastBalloon *b, RAMBlock *rb);
 
@@ -74,6 +88,9 @@ void ballast_handle_inflate(VirtIODevice *vdev, VirtQueue *vq);
  */
 void ballast_discard_all(BallastBalloon *b);
 
+/** ballast_discard_kept() - discard what could not be discarded before */
+void ballast_discard_kept(BallastBalloon *b);
+
 /** ballast_handle_deflate() - queue handler */
 void ballast_handle_deflate(VirtIODevice *vdev, VirtQueue *vq);
 
@@ -88,9 +105,6 @@ void ballast_gate_drop(BallastBalloon *b);
 
 /** ballast_gate_pause() - put the held buffer back into the ring: VM stop */
 void ballast_gate_pause(BallastBalloon *b);
-
-/** ballast_gate_resume() - look at the ring again: VM start */
-void ballast_gate_resume(BallastBalloon *b);
 
 /** ballast_gate_destroy() - at unrealize */
 void ballast_gate_destroy(BallastBalloon *b);

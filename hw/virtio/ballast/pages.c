@@ -26,10 +26,14 @@ static int pfn_order(gconstpointer a, gconstpointer b)
 GArray *ballast_read_pfns(BallastBalloon *b, VirtQueueElement *elem)
 {
     size_t bytes = iov_size(elem->out_sg, elem->out_num);
-    size_t nr = MIN(bytes / sizeof(uint32_t), BALLAST_MAX_PFNS);
-    GArray *pfns = g_array_sized_new(false, false, sizeof(uint32_t), nr);
+    size_t nr = bytes / sizeof(uint32_t);
+    GArray *pfns;
     size_t i;
 
+    if (nr > BALLAST_MAX_PFNS) {
+        return NULL;
+    }
+    pfns = g_array_sized_new(false, false, sizeof(uint32_t), nr);
     b->bad_pages += DIV_ROUND_UP(bytes, sizeof(uint32_t)) - nr;
     g_array_set_size(pfns, nr);
     iov_to_buf(elem->out_sg, elem->out_num, 0, pfns->data,
@@ -39,6 +43,15 @@ GArray *ballast_read_pfns(BallastBalloon *b, VirtQueueElement *elem)
     }
     g_array_sort(pfns, pfn_order);
     return pfns;
+}
+
+void ballast_reject(BallastBalloon *b, VirtQueue *vq, VirtQueueElement *elem)
+{
+    b->bad_pages++;
+    virtio_error(VIRTIO_DEVICE(b), "balloon: a list of more than %d pages",
+                 BALLAST_MAX_PFNS);
+    virtqueue_detach_element(vq, elem, 0);
+    g_free(elem);
 }
 
 bool ballast_discard_inhibited(void)

@@ -10,6 +10,7 @@
 #include "exec/cpu-common.h"
 #include "exec/ramblock.h"
 #include "internal.h"
+#include "qemu/main-loop.h"
 #include "trace-hw_virtio_ballast.h"
 
 /*
@@ -45,20 +46,24 @@ void ballast_handle_report(VirtIODevice *vdev, VirtQueue *vq)
 {
     BallastBalloon *b = BALLAST_BALLOON(vdev);
     VirtQueueElement *elem;
+    unsigned buffers = 0;
     uint64_t bytes = 0;
-    bool any = false;
 
     RCU_READ_LOCK_GUARD();
-    while ((elem = virtqueue_pop(vq, sizeof(*elem)))) {
+    while (buffers < BALLAST_RUN_BUFFERS &&
+           (elem = virtqueue_pop(vq, sizeof(*elem)))) {
         /* A guest that expects its poison must find it again. */
         if (!ballast_discard_inhibited() && !b->parent_obj.poison_val) {
             bytes += report_elem(b, elem);
         }
         virtqueue_push(vq, elem, 0);
         g_free(elem);
-        any = true;
+        buffers++;
     }
-    if (any) {
+    if (buffers == BALLAST_RUN_BUFFERS) {
+        qemu_bh_schedule(b->more);
+    }
+    if (buffers) {
         trace_ballast_report(ballast_claim_slot(), bytes, b->bad_pages);
         virtio_notify(vdev, vq);
     }

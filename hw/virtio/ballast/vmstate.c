@@ -108,7 +108,9 @@ static int get_pages(QEMUFile *f, void *pv, size_t size,
     uint8_t len;
     int ret;
 
-    b->ballooned_pages = 0;
+    if (b->ballooned_pages) {
+        ballast_balloon_void(b);
+    }
     RCU_READ_LOCK_GUARD();
     while ((len = qemu_get_byte(f))) {
         if (qemu_get_buffer(f, (uint8_t *)name, len) != len) {

@@ -11,60 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 
 # pylint: disable=wrong-import-position
 from ballast import host, mailbox, paths, tap, virtio                   # noqa: E402
+from ballast.guest import (AREA, BYTES, MIB, PAGE, PAGES, RAM, SLOT, Guest, guest_of,  # noqa: E402
+                           vm_of)
 from ballast.vm import VM, ExecuteError, Sink, VMLaunchFailure, migrate, wait_until  # noqa: E402
-
-MIB = 1 << 20
-PAGE = virtio.PAGE
-RAM = 128 * MIB
-AREA = 64 * MIB                                 # what goes in and out of the balloon
-PAGES = list(range(AREA // PAGE, AREA // PAGE + 1024))      # 4 MiB
-BYTES = len(PAGES) * PAGE
-SLOT = 5
-
-
-class Guest:
-    """A VM with the device on PCI, its driver and its vCPU."""
-
-    def __init__(self, vm: VM) -> None:
-        self.vm = vm
-        self.box = mailbox.boot(vm)
-        self.drive()
-
-    def drive(self) -> None:
-        """Start the driver."""
-        self.balloon = virtio.Balloon(virtio.find_pci(self.vm.qtest), virtio.MUST_TELL_HOST)
-
-    def ledger(self) -> Dict[str, Any]:
-        """query-memory-ledger."""
-        return dict(self.vm.qmp('query-memory-ledger'))
-
-    def claimed(self) -> int:
-        """All lines."""
-        return sum(line['claimed'] for line in self.ledger()['claims'])
-
-    def returned(self) -> bool:
-        """The device holds no deflate buffer."""
-        return self.balloon.queues['deflate'].pending() == 0
-
-
-def vm_of(ledger: Optional[host.Ledger], *extra: str, device: str = '', memory: str = '128M',
-          claim: Optional[str] = None, name: str = 'guest') -> VM:
-    """A VM with the device, not launched."""
-    host.need_device()
-    options: Dict[str, object] = {}
-    if ledger:
-        options.update(ledger=ledger.path, name=name, **({'claim': claim} if claim else {}))
-    return VM([*mailbox.pc(memory), *host.accel(), '-device',
-               f'virtio-balloon-ledger-pci,id=balloon0,addr={SLOT}' + (',' + device if device else ''), *extra],
-              plugin=options, name=name)
-
-
-@contextmanager
-def guest_of(ledger: Optional[host.Ledger], *extra: str, **kwargs: Any) -> Iterator[Guest]:
-    """A running one."""
-    with vm_of(ledger, *extra, **kwargs) as vm:
-        yield Guest(vm)
-
 
 def fails(vm: VM) -> str:
     """Launching ends with exit status 1; what QEMU said."""
@@ -126,13 +75,16 @@ def bad_value() -> None:
 
 @tap.case('properties: a second balloon is refused')
 def second_balloon() -> None:
-    """QEMU has only one."""
-    with guest_of(None) as guest:
-        try:
-            guest.vm.qmp('device_add', driver='virtio-balloon-ledger-pci', id='balloon1')
-            raise AssertionError('plugged')
-        except ExecuteError as error:
-            contains(str(error), 'balloon')
+    """QEMU has only one; also where each would make an I/O thread of its own."""
+    with guest_of(None, device='free-page-hint=on') as guest:
+        for hints in (False, True):
+            try:
+                guest.vm.qmp('device_add', {'driver': 'virtio-balloon-ledger-pci', 'id': 'balloon1',
+                                            'free-page-hint': hints})
+                raise AssertionError('plugged')
+            except ExecuteError as error:
+                contains(str(error), 'balloon')
+        assert guest.vm.alive()
 
 
 @tap.case('plug-in: a bad option is named')

@@ -306,9 +306,17 @@ def unused(held: Held) -> None:
     held.hint()
 
 
+def finished(held: Held) -> None:
+    """(written before), published; id, hint and stop in the ring, one kick: the stop revokes nothing"""
+    held.balloon.hint_id(held.cmd_id, kick=False)
+    held.hint(kick=False)
+    held.balloon.hint_id(virtio.CMD_ID_STOP, kick=False)
+    held.kick()
+
+
 VERDICTS: Dict[Callable[[Held], None], Dict[str, int]] = {
     late: {'applied': 1}, queued: {'applied': 1}, one_chain: {'applied': 1}, early: {'applied': 1},
-    twice: {'applied': 2}, unused: {'applied': 1}, no_hint: {},
+    twice: {'applied': 2}, unused: {'applied': 1}, no_hint: {}, finished: {'applied': 1},
     synced: {'late': 1}, leftover: {'late': 1}, stopped: {'late': 1},
 }
 
@@ -406,6 +414,9 @@ CASES: List[Case] = [
     *_everywhere(stopped, KEPT),
     # hints are honoured at all
     *_everywhere(unused, LOST),
+    Case('kvm', 'first', finished, LOST),
+    Case('kvm', 'later', finished, LOST),
+    Case('tcg', 'first', finished, LOST),
 ]
 
 
@@ -488,7 +499,7 @@ def outcome(case: Case, device: Device) -> str:
 def run(case: Case) -> None:
     """A row, for the device chosen."""
     device = DEVICES[tap.options.device]
-    wanted = LOST if case.order is unused else KEPT
+    wanted = LOST if case.order in (unused, finished) else KEPT
     tap.equal(outcome(case, device), case.stock if device.plugin is None else wanted, 'the page')
 
 

@@ -49,13 +49,17 @@ typedef struct BallastBlock {
  * struct BallastGate - a deflate buffer held until capacity returns
  * @held: the buffer, or NULL
  * @since_ms: since when, or 0
- * @told_ms: time of the latest MEMORY_CLAIM_REFUSED, or 0
+ * @told_refused_ms: time of the latest MEMORY_CLAIM_REFUSED, or 0
+ * @told_waiting_ms: time of the latest MEMORY_CLAIM_WAITING, or 0
+ * @told_waiting: MEMORY_CLAIM_WAITING was sent, so GRANTED must follow
  * @retry: asks again
  */
 typedef struct BallastGate {
     VirtQueueElement *held;
     int64_t since_ms;
-    int64_t told_ms;
+    int64_t told_refused_ms;
+    int64_t told_waiting_ms;
+    bool told_waiting;
     QEMUTimer *retry;
 } BallastGate;
 
@@ -68,9 +72,11 @@ typedef struct BallastGate {
  * @pending: popped from the ring, not judged yet
  * @pending_question: what they answer
  * @full: the ring was left alone because @pending is full
- * @runs: how often the ring was drained
+ * @runs: how often the ring was drained (big lock)
  * @apply: bottom half in the I/O thread that judges them
+ * @drain: bottom half in the main loop that empties the ring
  * @own_iothread: created here because the user gave none
+ * @saw_broken: the rejected chain has been counted (big lock)
  */
 typedef struct BallastHintQueue {
     GArray *taken;
@@ -87,7 +93,20 @@ typedef struct BallastHintQueue {
     bool saw_broken;
 } BallastHintQueue;
 
-/** struct BallastBalloon - the device; big lock, unless stated otherwise */
+/**
+ * struct BallastBalloon - the device; big lock, unless stated otherwise
+ * @parent_obj: QEMU's balloon
+ * @deflate_text: property, as given
+ * @deflate: property, parsed at realize
+ * @blocks: RAMBlock to BallastBlock, made on first use
+ * @ballooned_pages: 4K pages in the balloon
+ * @given_bytes: of them, discarded and taken off the claim
+ * @freeable_bytes: of them, whole host pages that could not be discarded
+ * @bad_pages: numbers and ranges of the guest that made no sense
+ * @gate: see there
+ * @more: handles what a bounded run of a queue's handler has left
+ * @hintq: see there
+ */
 struct BallastBalloon {
     VirtIOBalloon parent_obj;
 
@@ -99,6 +118,7 @@ struct BallastBalloon {
     uint64_t freeable_bytes;
     uint64_t bad_pages;
     BallastGate gate;
+    QEMUBH *more;
     BallastHintQueue hintq;
 };
 
