@@ -429,9 +429,16 @@ class Checker:
         if not names:
             return
         log = self.log('meson-test')
-        code = run([self.args.meson, 'test', '-C', self.args.build,
-                    '--no-rebuild'] + names, log, 3600, env)
+        # Builds the test programs, too: scripts/setup does not.
         results = os.path.join(self.args.build, 'meson-logs', 'testlog.json')
+        if os.path.exists(results):
+            os.unlink(results)
+        code = run([self.args.meson, 'test', '-C', self.args.build] + names,
+                   log, 3600, env)
+        if not os.path.exists(results):
+            self.report.add('FAIL', 'unit', None,
+                            'meson test ran nothing', log)
+            return
         seen = set()
         failed_before = self.report.count['FAIL']
         for line in read_text(results).splitlines():
