@@ -512,8 +512,8 @@ static void take(const BallastDelta *taken, bool back)
         if (back) {
             claim.lines[i].given_bytes += taken->bytes[i];
         } else {
-            assert(taken->bytes[i] <= claim.lines[i].given_bytes);
-            claim.lines[i].given_bytes -= taken->bytes[i];
+            claim.lines[i].given_bytes -= MIN(taken->bytes[i],
+                                              claim.lines[i].given_bytes);
         }
     }
 }
