@@ -94,12 +94,13 @@ static size_t judge_locked(BallastHint *h, size_t nr,
                            enum ballast_verdict by_time)
 {
     enum ballast_verdict verdict;
-    size_t i, kept = 0;
+    size_t i, kept = 0, bytes = 0;
 
     if (by_time != BALLAST_HINT_APPLIED) {
         for (i = 0; i < nr; i++) {
-            count(by_time, 1, h[i].bytes);
+            bytes += h[i].bytes;
         }
+        count(by_time, nr, bytes);
         return 0;
     }
     for (i = 0; i < nr; i++) {
@@ -124,18 +125,19 @@ static int by_address(const void *a, const void *b)
 /* Adjacent blocks of host memory may be two RAMBlocks: QEMU splits there. */
 static void drop_locked(BallastHint *h, size_t nr)
 {
-    size_t i, bytes;
+    size_t i, bytes, total_bytes = 0;
 
     qsort(h, nr, sizeof(*h), by_address);
     for (i = 0; i < nr; ) {
         void *start = h[i].addr;
 
         for (bytes = 0; i < nr && h[i].addr == start + bytes; i++) {
-            count(BALLAST_HINT_APPLIED, 1, h[i].bytes);
             bytes += h[i].bytes;
         }
         qemu_guest_free_page_hint(start, bytes);
+        total_bytes += bytes;
     }
+    count(BALLAST_HINT_APPLIED, nr, total_bytes);
 }
 
 uint64_t ballast_hints_question(void)

@@ -77,11 +77,6 @@ static struct {
     RAMBlockNotifier block_notifier;
 } claim;
 
-bool ballast_claim_active(void)
-{
-    return claim.ledger;
-}
-
 uint32_t ballast_claim_slot(void)
 {
     return claim.ledger ? claim.slot : UINT32_MAX;
@@ -195,13 +190,23 @@ static uint64_t line_deficit_bytes(const ClaimLine *line)
     return wanted - MIN(wanted, line->granted_bytes);
 }
 
-static uint64_t deficit_bytes(void)
+static uint64_t line_granted_bytes(const ClaimLine *line)
+{
+    return line->granted_bytes;
+}
+
+static uint64_t line_given_bytes(const ClaimLine *line)
+{
+    return line->given_bytes;
+}
+
+static uint64_t sum_bytes(uint64_t (*of_line)(const ClaimLine *))
 {
     uint64_t bytes = 0;
     unsigned i;
 
     for (i = 0; i < claim.nr_lines; i++) {
-        bytes += line_deficit_bytes(&claim.lines[i]);
+        bytes += of_line(&claim.lines[i]);
     }
     return bytes;
 }
@@ -216,28 +221,6 @@ static bool is_settled(void)
         }
     }
     return true;
-}
-
-static uint64_t total_granted_bytes(void)
-{
-    uint64_t bytes = 0;
-    unsigned i;
-
-    for (i = 0; i < claim.nr_lines; i++) {
-        bytes += claim.lines[i].granted_bytes;
-    }
-    return bytes;
-}
-
-static uint64_t total_given_bytes(void)
-{
-    uint64_t bytes = 0;
-    unsigned i;
-
-    for (i = 0; i < claim.nr_lines; i++) {
-        bytes += claim.lines[i].given_bytes;
-    }
-    return bytes;
 }
 
 /* Talking to the ledger ----------------------------------------------- */
@@ -277,8 +260,8 @@ static int claim_ask(bool lower_only, struct ballast_refusal *why)
     }
     if (ret == 0) {
         trace_ballast_claim_changed(ballast_claim_slot(),
-                                    total_granted_bytes(),
-                                    total_given_bytes());
+                                    sum_bytes(line_granted_bytes),
+                                    sum_bytes(line_given_bytes));
     }
     return ret;
 }
@@ -397,7 +380,7 @@ static void settle(void)
 static void pursue_tick(void *opaque)
 {
     settle();
-    if (deficit_bytes()) {
+    if (sum_bytes(line_deficit_bytes)) {
         pursue_soon();
     }
 }
@@ -799,7 +782,8 @@ static bool claim_stake(Error **errp)
         error_setg(errp, "%s", words);
         return false;
     }
-    trace_ballast_claim_staked(ballast_claim_slot(), total_granted_bytes(),
+    trace_ballast_claim_staked(ballast_claim_slot(),
+                               sum_bytes(line_granted_bytes),
                                claim.inherited);
     return true;
 }
@@ -849,17 +833,6 @@ static MemoryLedgerDemandList *info_lines(void)
     return list;
 }
 
-static uint64_t total_resident_bytes(void)
-{
-    uint64_t bytes = 0;
-    unsigned i;
-
-    for (i = 0; i < claim.nr_lines; i++) {
-        bytes += line_resident_bytes(&claim.lines[i]);
-    }
-    return bytes;
-}
-
 MemoryLedgerInfo *ballast_claim_info(Error **errp)
 {
     MemoryLedgerInfo *info;
@@ -876,9 +849,9 @@ MemoryLedgerInfo *ballast_claim_info(Error **errp)
     info->slot = ballast_claim_slot();
     info->inherited = claim.inherited;
     info->claims = info_lines();
-    info->resident = total_resident_bytes();
+    info->resident = sum_bytes(line_resident_bytes);
     info->freeable = MIN(claim.freeable_bytes, info->resident);
-    info->deficit = deficit_bytes();
+    info->deficit = sum_bytes(line_deficit_bytes);
     info->refused = claim.refused;
     return info;
 }

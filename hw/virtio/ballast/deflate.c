@@ -279,15 +279,10 @@ void ballast_gate_destroy(BallastBalloon *b)
     b->gate.retry = NULL;
 }
 
-static uint64_t block_host_pages(const BallastBlock *block)
-{
-    return DIV_ROUND_UP(block->pages, block->per_host_page);
-}
-
 static uint64_t block_given_bytes(const BallastBlock *block)
 {
     return block->rb->page_size *
-           bitmap_count_one(block->given, block_host_pages(block));
+           bitmap_count_one(block->given, ballast_block_host_pages(block));
 }
 
 void ballast_block_gone(BallastBalloon *b, BallastBlock *block)
@@ -303,7 +298,7 @@ static void block_void(gpointer key, gpointer value, gpointer opaque)
 {
     BallastBlock *block = value;
     BallastDelta *taken = opaque;
-    uint64_t host_pages = block_host_pages(block);
+    uint64_t host_pages = ballast_block_host_pages(block);
 
     if (block->line != BALLAST_NO_LINE) {
         taken->bytes[block->line] += block_given_bytes(block);

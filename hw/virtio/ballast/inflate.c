@@ -94,7 +94,7 @@ static void inflate_list(BallastBalloon *b, GArray *pfns, BallastDelta *given)
 static void discard_block(BallastBalloon *b, BallastBlock *block,
                           BallastDelta *given)
 {
-    uint64_t nr = DIV_ROUND_UP(block->pages, block->per_host_page);
+    uint64_t nr = ballast_block_host_pages(block);
     Run run = {};
     uint64_t i;
 

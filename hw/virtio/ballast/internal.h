@@ -66,6 +66,12 @@ void ballast_reject(BallastBalloon *b, VirtQueue *vq, VirtQueueElement *elem);
 /** ballast_block() - state of a block, made on first use */
 BallastBlock *ballast_block(BallastBalloon *b, RAMBlock *rb);
 
+/** ballast_block_host_pages() - host pages of a block, the last may be cut */
+static inline uint64_t ballast_block_host_pages(const BallastBlock *block)
+{
+    return DIV_ROUND_UP(block->pages, block->per_host_page);
+}
+
 /**
  * ballast_host_page_full() - is the whole host page of a page ballooned?
  * @block: a block

@@ -80,8 +80,7 @@ BallastBlock *ballast_block(BallastBalloon *b, RAMBlock *rb)
         block->pages = rb->max_length >> VIRTIO_BALLOON_PFN_SHIFT;
         block->per_host_page = MAX(rb->page_size / BALLAST_PAGE_BYTES, 1);
         block->ballooned = bitmap_new(block->pages);
-        block->given = bitmap_new(DIV_ROUND_UP(block->pages,
-                                               block->per_host_page));
+        block->given = bitmap_new(ballast_block_host_pages(block));
         g_hash_table_insert(b->blocks, rb, block);
     }
     return block;

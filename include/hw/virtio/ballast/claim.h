@@ -53,9 +53,6 @@ typedef struct BallastDelta {
  */
 bool ballast_claim_start(const BallastClaimOptions *o, Error **errp);
 
-/** ballast_claim_active() - does this process take part in a ledger? */
-bool ballast_claim_active(void);
-
 /** ballast_claim_slot() - slot in the ledger, the correlator in traces */
 uint32_t ballast_claim_slot(void);
 
