@@ -122,8 +122,7 @@ int64_t cell_free(const struct ballast_ledger *l, uint32_t cell)
 {
     const struct total_cell *t = &l->totals[cell];
 
-    return (int64_t)(clamp_bytes(get64(&l->capacity[cell])) -
-                     get64(&t->resident_bytes) -
+    return (int64_t)(l->promisable[cell] - get64(&t->resident_bytes) -
                      get64(&t->outstanding_bytes));
 }
 
@@ -133,7 +132,7 @@ uint64_t host_capacity(const struct ballast_ledger *l, uint32_t class)
     uint32_t n;
 
     for (n = 0; n < l->geo.nr_nodes; n++) {
-        sum += clamp_bytes(get64(&l->capacity[n * l->geo.nr_classes + class]));
+        sum += l->promisable[n * l->geo.nr_classes + class];
     }
     return sum;
 }

@@ -274,8 +274,7 @@ struct standing {
 static int stand_new(struct ballast_ledger *l, struct standing *st,
                      const struct sample *sample, struct ballast_refusal *why)
 {
-    char name[BALLAST_NAME_BYTES] = "";
-    struct file_slot *s;
+    struct birth b = { .name = st->name, .who = st->who };
     struct view none;
     uint32_t nr;
     int err;
@@ -289,17 +288,8 @@ static int stand_new(struct ballast_ledger *l, struct standing *st,
     if (slot_find_free(l, false, &nr)) {
         return refuse(why, BALLAST_NO_SLOT);
     }
-    s = slot_at(l, nr);
-    memcpy(name, st->name, strlen(st->name));
-    put64(&l->header->next_serial, l->header->next_serial + 1);
-    put64(&s->serial, l->header->next_serial);
-    put64(&s->max_bytes, 0);
-    put32(&s->flags, SLOT_STANDING | (st->who.pid ? SLOT_PID_BOUND : 0));
-    put64(&s->dying_since_ns, 0);
-    put_words(s->name, name, sizeof(name));
-    slot_write_identity(s, &st->who);
-    slot_publish(l, s, &st->to);
-    publish32(&s->state, SLOT_LIVE);
+    b.flags = SLOT_STANDING | (st->who.pid ? SLOT_PID_BOUND : 0);
+    slot_take(l, slot_at(l, nr), &b, &st->to);
     totals_move(l, &none, &st->to);
     return 0;
 }

@@ -37,12 +37,19 @@ struct geometry {
     uint64_t file_bytes;
     uint64_t page_bytes[BALLAST_MAX_CLASSES];
     uint32_t node_id[BALLAST_MAX_NODES];
+    uint32_t overcommit_percent[BALLAST_MAX_NODES];
 };
 
+/*
+ * What never changes is copied and checked at open, and the copy is used: the
+ * geometry, and per cell what the operator gave and what may be promised.
+ */
 struct ballast_ledger {
     int fd;
     struct file_header *header;
     struct geometry geo;
+    uint64_t backed[MAX_CELLS];
+    uint64_t promisable[MAX_CELLS];
     uint64_t *capacity;
     struct total_cell *totals;
     uint8_t *slots;
@@ -87,6 +94,8 @@ void file_unlock_open(int fd);
 int file_map(int fd, struct ballast_ledger **out, struct ballast_refusal *why);
 void file_unmap(struct ballast_ledger *l);
 uint64_t file_static_sum(const struct file_header *h);
+uint64_t file_capacity_sum(const uint64_t *cells, uint32_t nr);
+void file_lay_out(struct geometry *geo);
 int file_geometry(const struct file_header *h, uint64_t size,
                   struct geometry *geo, struct ballast_refusal *why);
 int file_boot_id(uint8_t id[16]);
@@ -111,6 +120,15 @@ void slot_publish(struct ballast_ledger *l, struct file_slot *s,
                   const struct view *v);
 void slot_write_identity(struct file_slot *s, const struct identity *who);
 void slot_free(struct ballast_ledger *l, struct file_slot *s);
+struct birth {
+    const char *name;
+    uint64_t max_bytes;
+    uint32_t flags;
+    struct identity who;
+    uint64_t cookie[2];
+};
+void slot_take(struct ballast_ledger *l, struct file_slot *s,
+               const struct birth *b, const struct view *v);
 int slot_lock_byte(int fd, uint32_t nr, short type);
 bool slot_lock_is_free(int fd, uint32_t nr);
 int slot_find_free(struct ballast_ledger *l, bool lock, uint32_t *nr);

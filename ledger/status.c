@@ -168,6 +168,7 @@ static int fill_participant(struct ballast_ledger *l,
     p->slot = nr;
     p->serial = s->serial;
     p->max_bytes = s->max_bytes;
+    p->served = s->flags & SLOT_SERVED;
     p->nr_cells = own_cells(&l->geo, v, NULL, 0);
     p->cells = calloc(p->nr_cells + 1, sizeof(*p->cells));
     if (!p->cells) {
@@ -222,8 +223,14 @@ static void init_cells(struct ballast_ledger *l, const struct sample *sample,
         struct ballast_cell *host = &cells[any + i % geo->nr_classes];
 
         cell_name(geo, i, &c->node, &c->page_bytes);
+        c->overcommit_percent = 100;
         if (i < any) {
-            c->capacity_bytes = clamp_bytes(get64(&l->capacity[i]));
+            c->overcommit_percent = i % geo->nr_classes ? 100 :
+                                    geo->overcommit_percent[i /
+                                                            geo->nr_classes];
+            c->backed_bytes = l->backed[i];
+            c->capacity_bytes = l->promisable[i];
+            host->backed_bytes += c->backed_bytes;
             c->kernel_free_bytes = sample->free_bytes[i];
             host->capacity_bytes += c->capacity_bytes;
             add_known(&host->kernel_free_bytes, c->kernel_free_bytes);

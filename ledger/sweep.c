@@ -3,7 +3,8 @@
  * The end of participants.
  *
  * live: somebody has the slot's byte lock (or, for a standing claim that is
- * bound to a process, the process exists; other standing claims just live).
+ * bound to a process, and for who joined through the daemon, the process
+ * exists; other standing claims just live).
  * dying: that is over, but the process may still be giving its memory back,
  * up to half a second later.  free: the process is gone, memory and all.
  *
@@ -49,8 +50,8 @@ static bool lost_its_owner(struct ballast_ledger *l, uint32_t nr)
     if (nr == l->slot) {
         return false;
     }
-    if (flags & SLOT_STANDING) {
-        return (flags & SLOT_PID_BOUND) && s->pidns_inode == host_pidns() &&
+    if (flags & (SLOT_STANDING | SLOT_SERVED)) {
+        return (flags & (SLOT_PID_BOUND | SLOT_SERVED)) && s->pidns_inode == host_pidns() &&
                process_gone(s->pid, get64(&s->start_ticks));
     }
     return slot_lock_is_free(l->fd, nr);
@@ -94,7 +95,7 @@ static int sweep_live(struct ballast_ledger *l, uint32_t nr)
     }
     now = host_now_ns();
     if (lock_same(l, s, SLOT_LIVE, serial, &err)) {
-        if (nr != l->slot && ((s->flags & SLOT_STANDING) ||
+        if (nr != l->slot && ((s->flags & (SLOT_STANDING | SLOT_SERVED)) ||
                               slot_lock_is_free(l->fd, nr))) {
             put64(&s->dying_since_ns, now);
             publish32(&s->state, SLOT_DYING);
