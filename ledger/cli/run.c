@@ -15,6 +15,7 @@ struct wish {
     pid_t pid;
     struct ballast_demand set[BALLAST_MAX_DEMANDS];
     size_t nr;
+    uint64_t timeout_ms;
 };
 
 /* Claims that name the same place twice add up. */
@@ -46,6 +47,20 @@ static int add_wish(struct wish *w, const char *what, const char *text)
     return EXIT_OK;
 }
 
+static int wish_wait(struct wish *w)
+{
+    double seconds = 0;
+    int status;
+
+    w->timeout_ms = BALLAST_WAIT_FOREVER;
+    if (!optarg) {
+        return EXIT_OK;
+    }
+    status = parse_seconds("--wait", optarg, 0, 1e9, &seconds);
+    w->timeout_ms = (uint64_t)(seconds * 1000);
+    return status;
+}
+
 static int wish_option(struct wish *w, int c, int argc, char **argv)
 {
     unsigned long n;
@@ -59,6 +74,8 @@ static int wish_option(struct wish *w, int c, int argc, char **argv)
         status = parse_number("--pid", optarg, 1, INT32_MAX, &n);
         w->pid = (pid_t)n;
         return status;
+    case OPT_WAIT:
+        return wish_wait(w);
     case OPT_CLAIM:
         return add_wish(w, "--claim", optarg);
     default:
@@ -69,9 +86,11 @@ static int wish_option(struct wish *w, int c, int argc, char **argv)
 static int parse_claim(struct wish *w, int argc, char **argv)
 {
     static const struct option table[] = {
-        COMMON_OPTIONS,
         { "name", required_argument, NULL, OPT_NAME },
         { "pid", required_argument, NULL, OPT_PID },
+        { "wait", optional_argument, NULL, OPT_WAIT },
+        { "json", no_argument, NULL, OPT_JSON },
+        COMMON_OPTIONS,
         { NULL, 0, NULL, 0 }
     };
     int c, status = EXIT_OK;
@@ -80,10 +99,6 @@ static int parse_claim(struct wish *w, int argc, char **argv)
         status = wish_option(w, c, argc, argv);
     }
     for (; !status && optind < argc; optind++) {
-        if (argv[optind][0] == '-') {
-            return usage_error("claim: options come before sizes: '%s'",
-                               argv[optind]);
-        }
         status = add_wish(w, "claim", argv[optind]);
     }
     if (!status && (!w->name || !w->nr)) {
@@ -116,7 +131,9 @@ int cmd_claim(int argc, char **argv)
 int cmd_release(int argc, char **argv)
 {
     static const struct option table[] = {
-        COMMON_OPTIONS, { NULL, 0, NULL, 0 }
+        { "json", no_argument, NULL, OPT_JSON },
+        COMMON_OPTIONS,
+        { NULL, 0, NULL, 0 }
     };
     struct ballast_refusal why;
     struct ballast_ledger *l;
@@ -141,9 +158,11 @@ int cmd_release(int argc, char **argv)
 static int parse_run(struct wish *w, int argc, char **argv)
 {
     static const struct option table[] = {
-        COMMON_OPTIONS,
-        { "name", required_argument, NULL, OPT_NAME },
         { "claim", required_argument, NULL, OPT_CLAIM },
+        { "name", required_argument, NULL, OPT_NAME },
+        { "wait", optional_argument, NULL, OPT_WAIT },
+        { "json", no_argument, NULL, OPT_JSON },
+        COMMON_OPTIONS,
         { NULL, 0, NULL, 0 }
     };
     int c, status = EXIT_OK;
