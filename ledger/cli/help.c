@@ -49,6 +49,11 @@ const struct command commands[] = {
       "Looks for what contradicts itself in the ledger, and for promises\n"
       "that the kernel could not keep.",
       false },
+    { "metrics", cmd_metrics,
+      "[--textfile PATH] [--no-participants]",
+      "print the ledger for Prometheus",
+      "Prints the ledger in the text format of Prometheus.",
+      false },
 };
 
 const size_t nr_commands = sizeof(commands) / sizeof(commands[0]);
