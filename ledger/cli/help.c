@@ -49,6 +49,12 @@ const struct command commands[] = {
       "Looks for what contradicts itself in the ledger, and for promises\n"
       "that the kernel could not keep.",
       false },
+    { "watch", cmd_watch,
+      "[--interval SECONDS] [--count N] [--top N]",
+      "show the ledger, again and again",
+      "Redraws a view of the ledger every second.  q or Ctrl-C ends it.  When\n"
+      "the output is not a terminal, it prints one view after another.",
+      false },
     { "metrics", cmd_metrics,
       "[--textfile PATH] [--no-participants]",
       "print the ledger for Prometheus",
