@@ -497,10 +497,7 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
 {
     int tries = 0, err;
 
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
-    }
+    why_init(why);
     do {
         err = open_once(path, out, why);
     } while (err == -EAGAIN && ++tries < 100);
