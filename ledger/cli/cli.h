@@ -101,6 +101,8 @@ void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int usage_error(const char *format, ...)
     __attribute__((format(printf, 1, 2)));
 int failed(int err, const struct ballast_refusal *why);
+int failed_after(const char *prefix, int err,
+                 const struct ballast_refusal *why);
 struct ballast_ledger *open_ledger(int *status);
 int read_status(struct ballast_ledger *l, struct ballast_status **st);
 int flush_output(void);

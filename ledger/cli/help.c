@@ -52,8 +52,8 @@ const struct command commands[] = {
     { "watch", cmd_watch,
       "[--interval SECONDS] [--count N] [--top N]",
       "show the ledger, again and again",
-      "Redraws a view of the ledger every second.  q or Ctrl-C ends it.  When\n"
-      "the output is not a terminal, it prints one view after another.",
+      "Redraws a view of the ledger every second.  q or Ctrl-C ends it.\n"
+      "When the output is not a terminal, it prints one view after another.",
       false },
     { "metrics", cmd_metrics,
       "[--textfile PATH] [--no-participants]",

@@ -116,6 +116,20 @@ void json_error(const char *text, const struct ballast_refusal *why)
     puts("}");
 }
 
+void json_granted(const char *name)
+{
+    fputs("{\"granted\": ", stdout);
+    json_string(name);
+    puts("}");
+}
+
+void json_released(const char *name)
+{
+    fputs("{\"released\": ", stdout);
+    json_string(name);
+    puts("}");
+}
+
 static void json_cell(const struct ballast_cell *c)
 {
     json_node(c->node);

@@ -55,19 +55,24 @@ static bool is_refusal(enum ballast_reason reason)
 }
 
 /* What a call said, in words and, if wanted, in JSON. */
-int failed(int err, const struct ballast_refusal *why)
+int failed_after(const char *prefix, int err,
+                 const struct ballast_refusal *why)
 {
-    char text[2048];
+    char reason[2048], text[2200];
 
-    ballast_refusal_text(why, text, sizeof(text));
-    if (why->reason == BALLAST_OK) {
-        snprintf(text, sizeof(text), "%s", strerror(-err));
-    }
+    ballast_refusal_text(why, reason, sizeof(reason));
+    snprintf(text, sizeof(text), "%s%s", prefix,
+             why->reason != BALLAST_OK ? reason : strerror(-err));
     complain("%s", text);
     if (json_wanted) {
         json_error(text, why);
     }
     return is_refusal(why->reason) ? EXIT_REFUSED : EXIT_ERROR;
+}
+
+int failed(int err, const struct ballast_refusal *why)
+{
+    return failed_after("", err, why);
 }
 
 struct ballast_ledger *open_ledger(int *status)
