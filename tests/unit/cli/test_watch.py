@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ballast watch on a terminal of our own."""
 
+import codecs
 import fcntl
 import os
 import pty
@@ -22,7 +23,8 @@ class Screen:
     """As much of a terminal as watch needs; what it does not know fails."""
 
     def __init__(self, rows, columns):
-        self.bytes = b''
+        self.decoder = codecs.getincrementaldecoder('utf-8')()
+        self.rest = ''
         self.modes = {1049: False, 25: True}
         self.scrolled = False
         self.switched = 0
@@ -37,11 +39,11 @@ class Screen:
 
     def feed(self, data):
         """What the program wrote."""
-        self.bytes += data
-        text = self.bytes.decode('utf-8', errors='ignore')
-        end = max(text.rfind('\x1b[J') + 3, text.rfind('l') + 1, 0)
-        self.bytes = text[end:].encode()
-        for match in PIECE.finditer(text[:end]):
+        text = self.rest + self.decoder.decode(data)
+        cut = re.search('\x1b(\\[[?\\d;]*)?$', text)
+        self.rest = text[cut.start():] if cut else ''
+        text = text[:cut.start()] if cut else text
+        for match in PIECE.finditer(text):
             numbers, letter, character = match.groups()
             if letter:
                 self.sequence(numbers, letter)
@@ -240,7 +242,8 @@ def test_sizes():
 
 def test_large():
     """With 64 nodes and 4096 participants it says how many do not fit."""
-    with large_ledger() as ledger, Watch(ledger, 24, 80) as watch:
+    with large_ledger() as ledger, \
+            Watch(ledger, 24, 80, '--interval', '600') as watch:
         text = watch.until_text('q quits')
         rows = re.search(r'and (\d+) more rows', text)
         people = re.search(r'and (\d+) more participants', text)
