@@ -24,7 +24,8 @@ static void print_clean(const char *text)
 {
     char line[4096];
 
-    text_name(text, line, sizeof(line), (int)sizeof(line));
+    snprintf(line, sizeof(line), "%s", text);
+    text_clean(line);
     fputs(line, stdout);
 }
 

@@ -12,18 +12,27 @@
 
 #include "cli.h"
 #include "json.h"
+#include "text.h"
 
 const char *ledger_path;
 bool json_wanted;
+
+/* Names are others' words: they must not do anything to a terminal. */
+static void say(const char *format, va_list args, const char *end)
+{
+    char text[8192];
+
+    vsnprintf(text, sizeof(text), format, args);
+    text_clean(text);
+    fprintf(stderr, "ballast: %s%s\n", text, end);
+}
 
 void complain(const char *format, ...)
 {
     va_list args;
 
     va_start(args, format);
-    fputs("ballast: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    say(format, args, "");
     va_end(args);
 }
 
@@ -32,9 +41,7 @@ int usage_error(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    fputs("ballast: ", stderr);
-    vfprintf(stderr, format, args);
-    fputs(" (see ballast --help)\n", stderr);
+    say(format, args, " (see ballast --help)");
     va_end(args);
     return EXIT_USAGE;
 }

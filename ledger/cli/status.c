@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli.h"
 #include "json.h"
@@ -180,13 +181,21 @@ static void print_person(const struct ballast_participant *p)
     }
 }
 
+/* A daemon shows others' participants to observers only. */
+static bool is_served(void)
+{
+    struct stat st;
+
+    return stat(ledger_path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 static void print_people(const struct ballast_status *st,
                          const struct person *people, size_t top)
 {
     size_t i;
 
-    printf("\n%zu of %" PRIu32 " slots in use\n", st->nr_participants,
-           st->nr_slots);
+    printf("\n%zu of %" PRIu32 " slots in use%s\n", st->nr_participants,
+           st->nr_slots, is_served() ? ", that the daemon shows you" : "");
     if (st->nr_participants && top) {
         printf("  %-5s %11s %11s %11s %11s %11s%s\n", "node", "page",
                "claimed", "resident", "outstanding", "freeable",

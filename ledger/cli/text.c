@@ -4,6 +4,7 @@
  */
 #include <inttypes.h>
 #include <langinfo.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <wchar.h>
@@ -66,6 +67,23 @@ void text_put(uint32_t c, char buf[5])
     }
     buf[0] = (char)(first[n] | c);
     buf[n + 1] = '\0';
+}
+
+/* A character never becomes longer. */
+void text_clean(char *s)
+{
+    const char *from = s;
+    char one[5];
+    uint32_t c;
+
+    while ((c = text_next(&from)) != 0) {
+        bool obeyed = c < 0x20 || (c >= 0x7f && c < 0xa0);
+
+        text_put(obeyed || c == 0xfffd ? '?' : c, one);
+        memcpy(s, one, strlen(one));
+        s += strlen(one);
+    }
+    *s = '\0';
 }
 
 int text_is_utf8(void)

@@ -35,6 +35,13 @@ void text_put(uint32_t c, char buf[5]);
 int text_width(uint32_t c);
 
 /**
+ * text_clean() - take out what a terminal would obey
+ * @s: a line of a person's or a participant's making; changed in place:
+ *     control characters, and bytes that are not UTF-8, become "?".
+ */
+void text_clean(char *s);
+
+/**
  * text_is_utf8() - whether the locale's letters are UTF-8
  */
 int text_is_utf8(void);

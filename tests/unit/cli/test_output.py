@@ -200,6 +200,24 @@ def test_broken_promise():
             'page_size="4K"} ' + str(cell['broken'])[:3])
 
 
+def test_names_are_harmless():
+    """A name cannot do anything to a terminal."""
+    with Ledger('--admission', 'static', '--capacity', '4G') as ledger:
+        name = 'x\x9b31mred'
+        if ledger.run('claim', '--name', name, '2G').returncode:
+            name = 'plain'
+            ledger.ok('claim', '--name', name, '2G')
+        printed = [ledger.ok('status'), ledger.ok('watch', '--count', '1'),
+                   ledger.fails(3, 'claim', '--name', 'y', '4G').stderr,
+                   ledger.fails(1, 'release', '\x1b[31m').stderr,
+                   ledger.fails(2, '\x1b[31m').stderr,
+                   ledger.fails(1, 'status', '--ledger', '/\x1b[m').stderr]
+        for text in printed:
+            check(re.findall('[\x00-\x09\x0b-\x1f\x7f-\x9f]', text), [])
+        check(ledger.status()['participants'][0]['name'], name)
+        has(printed[0], name.replace('\x9b', '?'))
+
+
 def test_overcommit_shown():
     """status says by which factor a node is overcommitted."""
     with some_ledger() as ledger:
