@@ -159,7 +159,8 @@ typedef int attempt_fn(struct ballast_ledger *l, void *opaque,
 
 /*
  * Tries until the kernel's figure is recent enough to be believed; after a
- * shortage, buries the dead and tries once more.
+ * shortage, buries the dead and tries once more, whether there were any: the
+ * one who buries them may be somebody else, and not have finished.
  */
 static int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
                    struct ballast_refusal *why)
@@ -172,7 +173,8 @@ static int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
         err = try(l, opaque, &sample, why);
         if (err > 0 && left > 0) {
             sample_take(l, &sample);
-        } else if (is_shortage(err) && !swept && ballast_sweep(l) > 0) {
+        } else if (is_shortage(err) && !swept) {
+            ballast_sweep(l);
             swept = true;
         } else {
             break;
