@@ -11,7 +11,8 @@
  * The kernel's free memory was sampled before the mutex was taken.  Bytes
  * that have stopped being outstanding since may have become resident after
  * the sample, so they are taken off it: an old sample can refuse too much,
- * never grant too much.  A refusal by an old sample is tried again.
+ * never grant too much.  A refusal by an old sample is tried again.  What
+ * overcommit adds to a node's capacity is added to its free memory too.
  */
 #include "internal.h"
 
@@ -81,7 +82,7 @@ static bool short_capacity(const struct ballast_ledger *l,
         extra = rise(reserved(from, i), reserved(to, i));
         if (extra && too_little(s, BALLAST_SHORT_NODE, i, extra,
                                 cell_free(l, i))) {
-            s->limit = clamp_bytes(get64(&l->capacity[i]));
+            s->limit = l->promisable[i];
             return true;
         }
     }
@@ -120,13 +121,13 @@ static uint64_t sampled(const struct sample *sample, uint32_t i)
     return bytes == UINT64_MAX ? 0 : clamp_bytes(bytes);
 }
 
-/* Free to the kernel on a node and promised to nobody. */
+/* Free to the kernel on a node, or overcommitted, and promised to nobody. */
 static int64_t kernel_room(const struct ballast_ledger *l,
                            const struct sample *sample, uint32_t i,
                            uint64_t drawn)
 {
-    return (int64_t)(sampled(sample, i) - drawn -
-                     get64(&l->totals[i].outstanding_bytes));
+    return (int64_t)(sampled(sample, i) + l->promisable[i] - l->backed[i] -
+                     drawn - get64(&l->totals[i].outstanding_bytes));
 }
 
 static int64_t kernel_host_room(const struct ballast_ledger *l,
@@ -243,7 +244,7 @@ static int refuse_short(const struct ballast_ledger *l, const struct view *to,
  * ADMIT_ constants: take a sample with the mutex dropped, and come again.
  */
 int admit(const struct ballast_ledger *l, const struct view *from,
-          const struct view *to, const struct sample *sample,
+          const struct view *to, struct sample *sample,
           struct ballast_refusal *why)
 {
     struct shortage s;

@@ -177,17 +177,28 @@ static int check_header(struct checker *c)
         memcmp(&geo, &c->l->geo, sizeof(geo)) != 0) {
         found(c, BALLAST_DAMAGE, "the header has changed since it was opened");
     }
+    if (file_capacity_sum(c->l->capacity, c->l->geo.nr_cells) !=
+        h.capacity_sum) {
+        found(c, BALLAST_DAMAGE, "the capacities have changed");
+    }
     if (h.slots_high > c->l->geo.nr_slots) {
         found(c, BALLAST_DAMAGE, "the header counts more slots than exist");
     }
     return 0;
 }
 
-/* Under static admission the operator has asked not to be held to it. */
-static enum ballast_severity broken_severity(const struct checker *c)
+/*
+ * Under static admission, and as far as a node is overcommitted, the operator
+ * has asked not to be held to it.
+ */
+static enum ballast_severity broken_severity(const struct checker *c,
+                                             const struct ballast_cell *cell)
 {
-    return c->l->geo.admission == BALLAST_ADMIT_STATIC ? BALLAST_NOTE :
-           BALLAST_WARNING;
+    uint64_t over = cell->capacity_bytes > cell->backed_bytes ?
+                    cell->capacity_bytes - cell->backed_bytes : 0;
+
+    return c->l->geo.admission == BALLAST_ADMIT_STATIC ||
+           cell->broken_bytes <= over ? BALLAST_NOTE : BALLAST_WARNING;
 }
 
 static void check_cell(struct checker *c, const struct ballast_cell *cell)
@@ -208,7 +219,7 @@ static void check_cell(struct checker *c, const struct ballast_cell *cell)
     }
     if (cell->broken_bytes && cell->kernel_free_bytes != UINT64_MAX) {
         ballast_format_bytes(cell->broken_bytes, bytes, sizeof(bytes));
-        found(c, broken_severity(c), "%s, pages of %s: %s promised that the "
+        found(c, broken_severity(c, cell), "%s, pages of %s: %s promised that the "
               "kernel does not have free", where, size, bytes);
     }
 }

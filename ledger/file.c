@@ -60,17 +60,27 @@ void file_unlock_open(int fd)
     open_lock(fd, F_UNLCK);
 }
 
-/* FNV-1a over everything that never changes. */
-uint64_t file_static_sum(const struct file_header *h)
+/* FNV-1a. */
+static uint64_t sum_of(const void *bytes, size_t len)
 {
-    const uint8_t *byte = (const uint8_t *)h;
+    const uint8_t *byte = bytes;
     uint64_t sum = UINT64_C(0xcbf29ce484222325);
     size_t i;
 
-    for (i = 0; i < FILE_STATIC_BYTES; i++) {
+    for (i = 0; i < len; i++) {
         sum = (sum ^ byte[i]) * UINT64_C(0x100000001b3);
     }
     return sum;
+}
+
+uint64_t file_static_sum(const struct file_header *h)
+{
+    return sum_of(h, FILE_STATIC_BYTES);
+}
+
+uint64_t file_capacity_sum(const uint64_t *cells, uint32_t nr)
+{
+    return sum_of(cells, nr * sizeof(*cells));
 }
 
 static int hex_digit(char c)
@@ -139,13 +149,13 @@ bool file_mutex_looks_right(const pthread_mutex_t *mutex)
 static size_t slot_bytes_for(uint32_t cells)
 {
     size_t bytes = sizeof(struct file_slot) +
-                   (size_t)2 * NR_COLUMNS * cells * sizeof(uint64_t);
+                   (size_t)(2 * NR_COLUMNS + 1) * cells * sizeof(uint64_t);
 
     return (bytes + 63) & ~(size_t)63;
 }
 
 /* Where everything must be, given the counts: there is no choice. */
-static void lay_out(struct geometry *geo)
+void file_lay_out(struct geometry *geo)
 {
     geo->nr_cells = (geo->nr_nodes + 1) * geo->nr_classes;
     geo->capacity_offset = FILE_HEADER_BYTES;
@@ -168,7 +178,7 @@ static const char *counts_problem(const struct geometry *geo)
         return "number of nodes: 1 to 64 are allowed";
     }
     if (geo->nr_classes < 1 || geo->nr_classes > BALLAST_MAX_CLASSES) {
-        return "number of page sizes: 1 to 4 are allowed";
+        return "number of page sizes: 1 to 8 are allowed";
     }
     if (geo->nr_slots < 1 || geo->nr_slots > SLOTS_MAX) {
         return "number of slots: 1 to 8192 are allowed";
@@ -183,6 +193,10 @@ static const char *counts_problem(const struct geometry *geo)
         if (geo->node_id[i] == BALLAST_NODE_ANY ||
             (i && geo->node_id[i] <= geo->node_id[i - 1])) {
             return "node numbers must ascend";
+        }
+        if (!geo->overcommit_percent[i] ||
+            geo->overcommit_percent[i] > OVERCOMMIT_MAX) {
+            return "overcommit: 1 to 1000 percent";
         }
     }
     for (i = 0; i < geo->nr_classes; i++) {
@@ -209,7 +223,9 @@ static int check_identity(const struct file_header *h, uint64_t size,
     }
     if (h->format != FILE_FORMAT || h->header_bytes != FILE_HEADER_BYTES) {
         return refuse_detail(why, BALLAST_OTHER_FORMAT, "format %u, this "
-                             "program knows %u", h->format, FILE_FORMAT);
+                             "program knows %u; make it anew with ballast "
+                             "init --force, when nobody uses it", h->format,
+                             FILE_FORMAT);
     }
     if (h->abi != FILE_ABI || h->mutex_bytes != sizeof(pthread_mutex_t)) {
         return refuse_detail(why, BALLAST_OTHER_ABI, "0x%08x, this program "
@@ -239,11 +255,13 @@ int file_geometry(const struct file_header *h, uint64_t size,
     geo->count_cache_percent = h->count_cache_percent;
     memcpy(geo->page_bytes, h->page_bytes, sizeof(geo->page_bytes));
     memcpy(geo->node_id, h->node_id, sizeof(geo->node_id));
+    memcpy(geo->overcommit_percent, h->overcommit_percent,
+           sizeof(geo->overcommit_percent));
     problem = counts_problem(geo);
     if (problem) {
         return refuse_detail(why, BALLAST_BAD_FILE, "%s", problem);
     }
-    lay_out(geo);
+    file_lay_out(geo);
     if (h->slot_bytes != geo->slot_bytes || h->file_bytes != geo->file_bytes ||
         h->capacity_offset != geo->capacity_offset ||
         h->totals_offset != geo->totals_offset ||
@@ -283,6 +301,66 @@ static int map_bytes(int fd, const struct geometry *geo,
     return 0;
 }
 
+void file_unmap(struct ballast_ledger *l)
+{
+    munmap(l->header, l->geo.file_bytes);
+    free(l);
+}
+
+/* Base pages only: a pool of huge pages is what it is. */
+static void promise(struct ballast_ledger *l)
+{
+    const struct geometry *geo = &l->geo;
+    uint64_t bytes;
+    uint32_t n;
+
+    memcpy(l->promisable, l->backed, sizeof(l->promisable));
+    for (n = 0; n < geo->nr_nodes; n++) {
+        bytes = l->backed[n * geo->nr_classes] / 100 *
+                geo->overcommit_percent[n] +
+                l->backed[n * geo->nr_classes] % 100 *
+                geo->overcommit_percent[n] / 100;
+        l->promisable[n * geo->nr_classes] = bytes -
+                                             bytes % geo->page_bytes[0];
+    }
+}
+
+static bool capacities_are_right(const struct ballast_ledger *l,
+                                 uint64_t expected_sum)
+{
+    uint32_t any = l->geo.nr_nodes * l->geo.nr_classes;
+    uint32_t i;
+
+    for (i = 0; i < l->geo.nr_cells; i++) {
+        uint64_t bytes = l->backed[i];
+
+        if (bytes > (i < any ? BALLAST_MAX_BYTES : 0) ||
+            bytes % l->geo.page_bytes[i % l->geo.nr_classes]) {
+            return false;
+        }
+    }
+    return file_capacity_sum(l->backed, l->geo.nr_cells) == expected_sum;
+}
+
+/* Read, not looked at in the mapping: see struct ballast_ledger. */
+static int load_capacities(struct ballast_ledger *l, uint64_t expected_sum,
+                           struct ballast_refusal *why)
+{
+    size_t bytes = l->geo.nr_cells * sizeof(l->backed[0]);
+    ssize_t n = pread(l->fd, l->backed, bytes, (off_t)l->geo.capacity_offset);
+
+    if (n != (ssize_t)bytes) {
+        return n < 0 ? refuse_system(why, -errno, "reading the ledger file") :
+               refuse_detail(why, BALLAST_BAD_FILE, "it is cut short");
+    }
+    if (!capacities_are_right(l, expected_sum)) {
+        return refuse_detail(why, BALLAST_BAD_FILE,
+                             "its capacities are damaged");
+    }
+    promise(l);
+    return 0;
+}
+
 /* Checks what is behind @fd and maps it; @fd stays the caller's on failure. */
 int file_map(int fd, struct ballast_ledger **out, struct ballast_refusal *why)
 {
@@ -316,13 +394,11 @@ int file_map(int fd, struct ballast_ledger **out, struct ballast_refusal *why)
     if (err) {
         return refuse_system(why, err, "mapping the ledger file");
     }
-    return 0;
-}
-
-void file_unmap(struct ballast_ledger *l)
-{
-    munmap(l->header, l->geo.file_bytes);
-    free(l);
+    err = load_capacities(*out, h.capacity_sum, why);
+    if (err) {
+        file_unmap(*out);
+    }
+    return err;
 }
 
 /* Made elsewhere: whoever dies here must not leave a lock that looks wrong. */
@@ -427,10 +503,7 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
 {
     int tries = 0, err;
 
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
-    }
+    why_init(why);
     do {
         err = open_once(path, out, why);
     } while (err == -EAGAIN && ++tries < 100);

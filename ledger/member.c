@@ -22,7 +22,7 @@ static int join_locked(struct ballast_ledger *l, const char *name,
                        uint64_t max_bytes, const struct identity *who,
                        struct ballast_refusal *why)
 {
-    char padded[BALLAST_NAME_BYTES] = "";
+    struct birth b = { .name = name, .max_bytes = max_bytes, .who = *who };
     struct file_slot *s;
     struct view none;
     uint32_t nr;
@@ -37,21 +37,12 @@ static int join_locked(struct ballast_ledger *l, const char *name,
         return refuse(why, BALLAST_NO_SLOT);
     }
     s = slot_at(l, nr);
-    memcpy(padded, name, strlen(name));
     view_zero(&l->geo, &none);
-    put64(&l->header->next_serial, l->header->next_serial + 1);
-    put64(&s->serial, l->header->next_serial);
-    put64(&s->max_bytes, max_bytes);
-    put32(&s->flags, 0);
-    put64(&s->dying_since_ns, 0);
-    put_words(s->name, padded, sizeof(padded));
-    slot_write_identity(s, who);
-    slot_publish(l, s, &none);
+    slot_take(l, s, &b, &none);
     l->slot = nr;
-    l->serial = s->serial;
+    l->serial = get64(&s->serial);
     l->joined_pid = (pid_t)who->pid;
     l->bequeathed = false;
-    publish32(&s->state, SLOT_LIVE);
     return 0;
 }
 
@@ -62,10 +53,7 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
     struct identity who;
     int err;
 
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
-    }
+    why_init(why);
     identity_self(&who);
     if (!name) {
         snprintf(by_pid, sizeof(by_pid), "pid-%" PRId32, who.pid);
@@ -82,7 +70,7 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
     }
     err = join_locked(ledger, name, max_bytes, &who, why);
     ledger_unlock(ledger);
-    return err;
+    return ledger_verdict(ledger, err, why);
 }
 
 /* A forked child that closes its copy of a handle must not end its parent. */
@@ -180,7 +168,7 @@ static int adopt_locked(struct ballast_ledger *l, const struct bequest *b,
 {
     struct file_slot *s = slot_at(l, b->slot);
 
-    if (get64(&s->serial) != b->serial || (s->flags & SLOT_STANDING) ||
+    if (get64(&s->serial) != b->serial || (s->flags & SLOT_FLAGS) ||
         get32(&s->state) != SLOT_LIVE) {
         return refuse(why, BALLAST_DYING);
     }
@@ -213,7 +201,7 @@ static int adopt_mapped(struct ballast_ledger *l, const struct bequest *b,
     }
     err = adopt_locked(l, b, &who, why);
     ledger_unlock(l);
-    return err;
+    return ledger_verdict(l, err, why);
 }
 
 int ballast_adopt(const char *claim, struct ballast_ledger **out,
@@ -223,10 +211,7 @@ int ballast_adopt(const char *claim, struct ballast_ledger **out,
     struct ballast_ledger *l;
     int err;
 
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
-    }
+    why_init(why);
     err = parse_bequest(claim, &b, why);
     if (err) {
         return err;

@@ -140,11 +140,35 @@ void slot_write_identity(struct file_slot *s, const struct identity *who)
     publish64(&s->start_ticks, who->start_ticks);
 }
 
+/*
+ * With the mutex held: a free slot becomes somebody's, by the store to state.
+ * Totals are the caller's, unless @v is empty.
+ */
+void slot_take(struct ballast_ledger *l, struct file_slot *s,
+               const struct birth *b, const struct view *v)
+{
+    char name[BALLAST_NAME_BYTES] = "";
+
+    memcpy(name, b->name, strnlen(b->name, sizeof(name) - 1));
+    put64(&l->header->next_serial, get64(&l->header->next_serial) + 1);
+    put64(&s->serial, get64(&l->header->next_serial));
+    put64(&s->max_bytes, b->max_bytes);
+    put32(&s->flags, b->flags);
+    put64(&s->dying_since_ns, 0);
+    put64(&s->wait_ticket, 0);
+    put_words(s->cookie, b->cookie, sizeof(s->cookie));
+    put_words(s->name, name, sizeof(name));
+    slot_write_identity(s, &b->who);
+    slot_publish(l, s, v);
+    publish32(&s->state, SLOT_LIVE);
+}
+
 /* With the mutex held. */
 void slot_free(struct ballast_ledger *l, struct file_slot *s)
 {
     struct view from, none;
 
+    queue_forget(l, s);
     slot_view(l, s, &from);
     view_zero(&l->geo, &none);
     publish32(&s->state, SLOT_FREE);

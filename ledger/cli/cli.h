@@ -30,6 +30,7 @@ enum {
     OPT_SLOTS,
     OPT_ADMISSION,
     OPT_COUNT_CACHE,
+    OPT_OVERCOMMIT,
     OPT_FORCE,
     OPT_JSON,
     OPT_NAME,
