@@ -152,6 +152,8 @@ void slot_take(struct ballast_ledger *l, struct file_slot *s,
     memcpy(name, b->name, strnlen(b->name, sizeof(name) - 1));
     put64(&l->header->next_serial, get64(&l->header->next_serial) + 1);
     put64(&s->serial, get64(&l->header->next_serial));
+    /* Who sees any of what follows without the mutex sees the serial, too. */
+    __atomic_thread_fence(__ATOMIC_RELEASE);
     put64(&s->max_bytes, b->max_bytes);
     put32(&s->flags, b->flags);
     put64(&s->dying_since_ns, 0);
