@@ -34,7 +34,7 @@
 #define NAME_B "participant-bravo"
 #define NAME_DEAD "participant-that-died"
 
-enum setup { JOINED, UNJOINED, CLOSED, BEQUEATHED };
+enum setup { JOINED, UNJOINED, CLOSED, BEQUEATHED, WAITING };
 
 struct operation {
     const char *name;
@@ -145,7 +145,9 @@ static void say_refusal(char *out, const struct ballast_refusal *why)
     say(out, " reason=%d node=%d asked=%u available=%u missing=%u",
         (int)why->reason, (int)why->node, gib(why->asked_bytes),
         gib(why->available_bytes), gib(why->missing_bytes));
-    for (i = 0; i < why->nr_holders && !learning; i++) {
+    /* Who waits is named with what it wants. */
+    for (i = 0; i < why->nr_holders && !learning &&
+         why->reason != BALLAST_BEHIND_QUEUE; i++) {
         if (!was_held(&why->holders[i], why->node)) {
             complain("a holder that never was: %s with %" PRIu64,
                      why->holders[i].name, why->holders[i].reserved_bytes);
@@ -227,6 +229,26 @@ static int do_claim_twice(int actor)
         learn(names[actor], (uint64_t[3]) { GIB(4), 0, 0 });
     }
     return err ? err : do_claim_set(actor);
+}
+
+static int queue(int actor)
+{
+    const struct ballast_demand set = { .node = 0, .bytes = GIB(7) };
+
+    return ballast_queue(mine(actor), &set, 1, BALLAST_WAIT_FOREVER, NULL);
+}
+
+/* While somebody else buries the dead, once is not enough to see it. */
+static int do_poll(int actor)
+{
+    int err = ballast_queue_poll(mine(actor), NULL);
+
+    return err == -EINPROGRESS ? ballast_queue_poll(mine(actor), NULL) : err;
+}
+
+static int do_cancel(int actor)
+{
+    return ballast_queue_cancel(mine(actor));
 }
 
 static int do_report(int actor)
@@ -377,6 +399,9 @@ static const struct operation operations[] = {
     { "leave and join as another", JOINED, do_rejoin, true },
     { "claim nothing", JOINED, do_claim_zero, false },
     { "claim too much", JOINED, do_claim_refused, false },
+    { "queue", JOINED, queue, false },
+    { "poll", WAITING, do_poll, false },
+    { "cancel", WAITING, do_cancel, false },
     { "report", JOINED, do_report, false },
     { "leave", JOINED, do_leave, false },
     { "own", JOINED, do_own, false },
@@ -486,7 +511,7 @@ static int compare_lines(const void *a, const void *b)
 static void describe(struct ballast_ledger *l, int except, char *out)
 {
     char line[16][160], name[BALLAST_NAME_BYTES];
-    uint32_t nr, i;
+    uint32_t nr, i, waiting = 0;
     size_t n = 0;
     struct view v;
 
@@ -500,7 +525,9 @@ static void describe(struct ballast_ledger *l, int except, char *out)
             continue;
         }
         slot_view(l, s, &v);
-        len = snprintf(line[n], sizeof(line[n]), "%s %u", name, s->state);
+        waiting += queue_waits(s);
+        len = snprintf(line[n], sizeof(line[n]), "%s %u%s", name, s->state,
+                       queue_waits(s) ? " waits" : "");
         for (i = 0; i < 3; i++) {
             len += snprintf(line[n] + len, sizeof(line[n]) - (size_t)len,
                             " %u/%u/%u", gib(v.col[COL_CLAIMED][i]),
@@ -514,6 +541,9 @@ static void describe(struct ballast_ledger *l, int except, char *out)
             complain("%s holds what it never claimed", name);
         }
         n += except < 0 || s->pid != 50000000 + except;
+    }
+    if (waiting != l->header->nr_waiters) {
+        complain("%u wait and %u are counted", waiting, l->header->nr_waiters);
     }
     qsort(line, n, sizeof(line[0]), compare_lines);
     for (i = 0; i < n; i++) {
@@ -633,6 +663,13 @@ static void perform(const struct plan *plan, char *outcome)
     slot_lock_byte(dead_fd, DEAD_SLOT, F_WRLCK);
     for (k = 0; k < ACTORS; k++) {
         set_up(k);
+    }
+    for (k = 0; k < ACTORS; k++) {
+        if (chosen[k]->setup == WAITING) {
+            schedule_act_as(k);
+            queue(k);
+            schedule_act_as(OBSERVER);
+        }
     }
     slot_lock_byte(dead_fd, DEAD_SLOT, F_UNLCK);
     if (rebooted) {
@@ -899,8 +936,8 @@ int main(void)
     bool full = getenv("BALLAST_FULL") != NULL;
 
     temp_path("");
-    budgets[1] = full ? 100 * 1000 : 200;
-    budgets[2] = full ? 10 * 1000 : 0;
+    budgets[1] = full ? 20 * 1000 : 100;
+    budgets[2] = full ? 5 * 1000 : 0;
     counts = mmap(NULL, sizeof(*counts), PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     explore_all(operations, NR_OPERATIONS);
