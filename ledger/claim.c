@@ -179,10 +179,17 @@ bool worth_waiting(int err)
     return is_shortage(err) || err == -EBUSY;
 }
 
-static int bury(struct ballast_ledger *l, enum sweep sweep)
+/*
+ * Whether to try again.  After a sweep of all in any case: who buried the dead
+ * may be somebody else, and not have finished yet.
+ */
+static bool bury(struct ballast_ledger *l, enum sweep sweep)
 {
-    return sweep == SWEEP_ALL ? ballast_sweep(l) :
-           sweep_some(l, SWEEP_BUDGET_NS);
+    if (sweep == SWEEP_ALL) {
+        ballast_sweep(l);
+        return true;
+    }
+    return sweep_some(l, SWEEP_BUDGET_NS) > 0;
 }
 
 /*
@@ -203,7 +210,7 @@ int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
         if (err > 0 && left > 0) {
             sample_take(l, &sample);
         } else if ((worth_waiting(err) || err == -EINPROGRESS) && !swept &&
-                   bury(l, sweep) > 0) {
+                   bury(l, sweep)) {
             swept = true;
         } else {
             break;
