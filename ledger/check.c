@@ -252,8 +252,12 @@ int ballast_check(struct ballast_ledger *ledger, unsigned flags,
                   ballast_finding *report, void *opaque)
 {
     struct checker c = { .l = ledger, .report = report, .opaque = opaque };
-    int err = check_header(&c);
+    int err;
 
+    if (ledger->remote) {
+        return remote_check(ledger, flags, report, opaque);
+    }
+    err = check_header(&c);
     if (!err) {
         err = check_slots(&c);
     }

@@ -217,6 +217,9 @@ int ballast_claim(struct ballast_ledger *ledger,
     struct view to;
     int err;
 
+    if (ledger->remote) {
+        return remote_claim(ledger, set, nr, why);
+    }
     why_success(why);
     view_zero(&ledger->geo, &to);
     err = demand_view(&ledger->geo, set, nr, &to, why);
@@ -242,6 +245,9 @@ int ballast_report(struct ballast_ledger *ledger,
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        return remote_report(ledger, set, nr);
+    }
     view_zero(&ledger->geo, &to);
     err = usage_view(&ledger->geo, set, nr, &to);
     if (err) {
@@ -327,6 +333,9 @@ int ballast_stand(struct ballast_ledger *ledger, const char *name,
     struct standing st = { .name = name };
     int err;
 
+    if (ledger->remote) {
+        return remote_stand(ledger, name, set, nr, pid, why);
+    }
     why_success(why);
     err = slot_check_name(name, why);
     if (!err) {
@@ -361,6 +370,9 @@ int ballast_release(struct ballast_ledger *ledger, const char *name,
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        return remote_release(ledger, name, why);
+    }
     why_success(why);
     err = ledger_lock_why(ledger, why);
     if (err) {

@@ -497,6 +497,9 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
 {
     int tries = 0, err;
 
+    if (remote_is_socket(path)) {
+        return remote_open(path, out, why);
+    }
     if (why) {
         memset(why, 0, sizeof(*why));
         why->node = BALLAST_NODE_ANY;
@@ -510,11 +513,22 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
     return err;
 }
 
+void ballast_set_patience(struct ballast_ledger *ledger, uint32_t ms)
+{
+    if (ledger->remote) {
+        remote_set_patience(ledger, ms);
+    }
+}
+
 void ballast_ledger_close(struct ballast_ledger *ledger)
 {
     int fd;
 
     if (!ledger) {
+        return;
+    }
+    if (ledger->remote) {
+        remote_close(ledger);
         return;
     }
     if (!ledger->bequeathed) {

@@ -53,6 +53,9 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
     struct identity who;
     int err;
 
+    if (ledger->remote) {
+        return remote_join(ledger, name, max_bytes, why);
+    }
     if (why) {
         memset(why, 0, sizeof(*why));
         why->node = BALLAST_NODE_ANY;
@@ -83,6 +86,10 @@ void ballast_leave(struct ballast_ledger *ledger)
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        remote_leave(ledger);
+        return;
+    }
     if (nr == SLOT_NONE || ledger->joined_pid != getpid()) {
         ledger->slot = SLOT_NONE;
         return;
@@ -107,6 +114,9 @@ int ballast_bequeath(struct ballast_ledger *ledger, char *buf, size_t len)
 {
     int n;
 
+    if (ledger->remote) {
+        return remote_bequeath(ledger, buf, len);
+    }
     if (ledger->slot == SLOT_NONE) {
         return -ENOTCONN;
     }
@@ -214,6 +224,9 @@ int ballast_adopt(const char *claim, struct ballast_ledger **out,
     struct ballast_ledger *l;
     int err;
 
+    if (remote_is_bequest(claim)) {
+        return remote_adopt(claim, out, why);
+    }
     if (why) {
         memset(why, 0, sizeof(*why));
         why->node = BALLAST_NODE_ANY;

@@ -46,6 +46,12 @@ static const struct {
         "program with another C library or word size" },
     [BALLAST_EXISTS] = { -EEXIST, "exists", "there is such a file already" },
     [BALLAST_SYSTEM] = { -EIO, "system", NULL },
+    [BALLAST_BEHIND_QUEUE] = { -EBUSY, "behind-queue", NULL },
+    [BALLAST_NOT_ALLOWED] = { -EACCES, "not-allowed",
+        "the daemon does not allow this" },
+    [BALLAST_ABOVE_QUOTA] = { -EDQUOT, "above-quota", NULL },
+    [BALLAST_NO_DAEMON] = { -ENOTCONN, "no-daemon",
+        "the daemon does not answer" },
 };
 
 #define NR_REASONS (sizeof(reasons) / sizeof(reasons[0]))
@@ -226,6 +232,9 @@ size_t ballast_refusal_text(const struct ballast_refusal *why,
         break;
     case BALLAST_BELOW_RESIDENT:
         say_limit(&t, why, "below what is resident,");
+        break;
+    case BALLAST_ABOVE_QUOTA:
+        say_limit(&t, why, "above what this user may claim,");
         break;
     case BALLAST_ABOVE_MAXIMUM:
         say_limit(&t, why, "above this participant's maximum of");

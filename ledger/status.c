@@ -51,8 +51,12 @@ int ballast_own(struct ballast_ledger *ledger, struct ballast_own *cells,
 {
     struct file_slot *s;
     struct view v;
-    int err = ledger_lock(ledger);
+    int err;
 
+    if (ledger->remote) {
+        return remote_own(ledger, cells, nr);
+    }
+    err = ledger_lock(ledger);
     if (err) {
         return err;
     }
@@ -308,6 +312,9 @@ int ballast_status_get(struct ballast_ledger *ledger,
     struct copies c;
     int err;
 
+    if (ledger->remote) {
+        return remote_status_get(ledger, out);
+    }
     ballast_sweep(ledger);
     sample_take(ledger, &sample);
     err = copies_take(ledger, &c);

@@ -47,11 +47,12 @@ static bool lost_its_owner(struct ballast_ledger *l, uint32_t nr)
     const struct file_slot *s = slot_at(l, nr);
     uint32_t flags = s->flags;
 
-    if (nr == l->slot) {
+    if (nr == l->slot || (l->serving && (flags & SLOT_SERVED))) {
         return false;
     }
     if (flags & (SLOT_STANDING | SLOT_SERVED)) {
-        return (flags & (SLOT_PID_BOUND | SLOT_SERVED)) && s->pidns_inode == host_pidns() &&
+        return (flags & (SLOT_PID_BOUND | SLOT_SERVED)) &&
+               s->pidns_inode == host_pidns() &&
                process_gone(s->pid, get64(&s->start_ticks));
     }
     return slot_lock_is_free(l->fd, nr);
@@ -122,20 +123,29 @@ static int sweep_dying(struct ballast_ledger *l, uint32_t nr)
     return 1;
 }
 
+/* 1 when it was freed. */
+int sweep_slot(struct ballast_ledger *l, uint32_t nr)
+{
+    int err = 0;
+
+    if (get32(&slot_at(l, nr)->state) == SLOT_LIVE) {
+        err = sweep_live(l, nr);
+    }
+    return err ? err : sweep_dying(l, nr);
+}
+
 int ballast_sweep(struct ballast_ledger *ledger)
 {
-    uint32_t high = slots_high(ledger);
-    uint32_t nr, freed = 0;
+    uint32_t nr, high, freed = 0;
     int ret = 0;
 
+    if (ledger->remote) {
+        return remote_sweep(ledger);
+    }
+    high = slots_high(ledger);
     for (nr = 0; nr < high && ret >= 0; nr++) {
-        if (get32(&slot_at(ledger, nr)->state) == SLOT_LIVE) {
-            ret = sweep_live(ledger, nr);
-        }
-        if (ret >= 0) {
-            ret = sweep_dying(ledger, nr);
-            freed += ret > 0;
-        }
+        ret = sweep_slot(ledger, nr);
+        freed += ret > 0;
     }
     return ret < 0 ? ret : (int)freed;
 }
