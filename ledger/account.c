@@ -105,7 +105,6 @@ static bool total_move(struct total_cell *t, const struct view *from,
 void totals_move(struct ballast_ledger *l, const struct view *from,
                  const struct view *to)
 {
-    struct file_header *h = l->header;
     bool returned = false;
     uint32_t i;
 
@@ -113,7 +112,7 @@ void totals_move(struct ballast_ledger *l, const struct view *from,
         returned |= total_move(&l->totals[i], from, to, i);
     }
     if (returned) {
-        put32(&h->returned_seq, h->returned_seq + 1);
+        queue_stir(l);
     }
 }
 

@@ -244,7 +244,7 @@ static int refuse_short(const struct ballast_ledger *l, const struct view *to,
  * ADMIT_ constants: take a sample with the mutex dropped, and come again.
  */
 int admit(const struct ballast_ledger *l, const struct view *from,
-          const struct view *to, const struct sample *sample,
+          const struct view *to, struct sample *sample,
           struct ballast_refusal *why)
 {
     struct shortage s;

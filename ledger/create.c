@@ -259,10 +259,7 @@ int ballast_ledger_create(const char *path,
     const char *problem = cell_problem(config);
     int err;
 
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
-    }
+    why_init(why);
     if (problem) {
         return refuse_system(why, -EINVAL, "%s", problem);
     }

@@ -500,10 +500,7 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
     if (remote_is_socket(path)) {
         return remote_open(path, out, why);
     }
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
-    }
+    why_init(why);
     do {
         err = open_once(path, out, why);
     } while (err == -EAGAIN && ++tries < 100);

@@ -60,6 +60,8 @@ struct ballast_ledger {
     pid_t joined_pid;
     bool bequeathed;
     bool serving;       /* the daemon's: it is told when a client ends */
+    bool wake;          /* under the mutex: wake the waiters after it */
+    uint32_t swept_to;
 };
 
 struct view {
@@ -77,13 +79,14 @@ struct identity {
 
 /* What the kernel had free, and what the ledger looked like just before. */
 struct sample {
-    bool valid;
+    bool valid;         /* the rest is not looked at before it is */
     uint64_t epoch;
     uint64_t drawn_bytes[MAX_CELLS];
     uint64_t free_bytes[MAX_CELLS];
 };
 
 /* refusal.c */
+void why_init(struct ballast_refusal *why);
 int refuse(struct ballast_refusal *why, enum ballast_reason reason);
 int refuse_system(struct ballast_refusal *why, int err, const char *format,
                   ...) __attribute__((format(printf, 3, 4)));
@@ -109,7 +112,9 @@ bool file_mutex_looks_right(const pthread_mutex_t *mutex);
 int ledger_lock(struct ballast_ledger *l);
 int ledger_lock_why(struct ballast_ledger *l, struct ballast_refusal *why);
 void ledger_unlock(struct ballast_ledger *l);
-void ledger_recompute(struct ballast_ledger *l, struct total_cell *sums);
+int ledger_verdict(const struct ballast_ledger *l, int err,
+                   struct ballast_refusal *why);
+uint32_t ledger_recompute(struct ballast_ledger *l, struct total_cell *sums);
 void ledger_recover(struct ballast_ledger *l);
 
 /* slot.c */
@@ -156,7 +161,7 @@ uint64_t host_capacity(const struct ballast_ledger *l, uint32_t class);
 #define ADMIT_SAMPLE 1
 #define ADMIT_RESAMPLE 2
 int admit(const struct ballast_ledger *l, const struct view *from,
-          const struct view *to, const struct sample *sample,
+          const struct view *to, struct sample *sample,
           struct ballast_refusal *why);
 void refusal_holders(struct ballast_ledger *l, struct ballast_refusal *why,
                      uint32_t except);
@@ -167,9 +172,56 @@ int demand_view(const struct geometry *geo, const struct ballast_demand *set,
 int usage_view(const struct geometry *geo, const struct ballast_usage *set,
                size_t nr, struct view *v);
 
+/* claim.c */
+enum sweep { SWEEP_SOME, SWEEP_ALL };
+typedef int attempt_fn(struct ballast_ledger *l, void *opaque,
+                       struct sample *sample, struct ballast_refusal *why);
+int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
+            struct ballast_refusal *why, enum sweep sweep);
+int claim_slot(struct ballast_ledger *l, struct file_slot *s,
+               struct view *to, uint64_t ticket, struct sample *sample,
+               struct ballast_refusal *why);
+bool worth_waiting(int err);
+void finish_refusal(struct ballast_ledger *l, int err, uint32_t except,
+                    struct ballast_refusal *why);
+
+/* queue.c */
+struct waiting {
+    bool again;         /* look after the entry; else: make or replace it */
+    bool anyway;        /* wait, though the kernel could not be asked */
+    uint32_t seq;       /* returned_seq when it did not fit */
+    uint64_t deadline_ns;
+    void *opaque;       /* for the attempt, if it is not this */
+    struct view to;
+};
+bool queue_waits(const struct file_slot *s);
+bool queue_attended(const struct file_slot *s);
+bool queue_abandoned(const struct file_slot *s);
+void queue_wanted(const struct ballast_ledger *l, const struct file_slot *s,
+                  const struct view *from, struct view *to);
+void queue_stir(struct ballast_ledger *l);
+void queue_wake(struct ballast_ledger *l);
+void queue_sleep(struct ballast_ledger *l, uint32_t seq, uint64_t deadline_ns);
+uint64_t queue_deadline(uint64_t timeout_ms);
+void queue_forget(struct ballast_ledger *l, struct file_slot *s);
+uint32_t queue_ahead(const struct ballast_ledger *l,
+                     const struct file_slot *self, const struct view *from,
+                     const struct view *to, uint64_t ticket, bool name_them,
+                     struct ballast_refusal *why);
+int queue_claim(struct ballast_ledger *l, struct file_slot *s,
+                struct waiting *w, struct sample *sample,
+                struct ballast_refusal *why);
+int queue_look_after(struct ballast_ledger *l, struct file_slot *s,
+                     struct waiting *w, struct sample *sample,
+                     struct ballast_refusal *why);
+int queue_attempt(struct ballast_ledger *l, attempt_fn *try,
+                  struct waiting *w, struct ballast_refusal *why);
+
 /* sweep.c */
+#define SWEEP_BUDGET_NS (UINT64_C(300) * 1000)
+int sweep_some(struct ballast_ledger *l, uint64_t budget_ns);
 bool process_gone(int32_t pid, uint64_t start_ticks);
-int sweep_slot(struct ballast_ledger *l, uint32_t nr);
+int sweep_served(struct ballast_ledger *l, uint32_t nr);
 
 /* served.c: what the daemon does for a client, with a handle like a client's */
 int served_join(struct ballast_ledger *l, const struct birth *b,

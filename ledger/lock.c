@@ -6,8 +6,9 @@
  *
  * Crash story: EOWNERDEAD means that the last owner died between two stores.
  * Its slot is as it was or as it was to become, because one store decides;
- * only the totals may be off.  They are recomputed, and only then is the
- * mutex declared consistent: if we die meanwhile, the next one starts over.
+ * only the totals, and the number of those who wait, may be off.  They are
+ * counted again, and only then is the mutex declared consistent: if we die
+ * meanwhile, the next one starts over.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,9 +18,10 @@
 
 #define LOCK_SECONDS 10
 
-void ledger_recompute(struct ballast_ledger *l, struct total_cell *sums)
+/* Returns how many wait. */
+uint32_t ledger_recompute(struct ballast_ledger *l, struct total_cell *sums)
 {
-    uint32_t high = slots_high(l);
+    uint32_t high = slots_high(l), nr_waiters = 0;
     struct view v;
     uint32_t nr, i;
 
@@ -30,6 +32,7 @@ void ledger_recompute(struct ballast_ledger *l, struct total_cell *sums)
         if (!slot_in_use(s)) {
             continue;
         }
+        nr_waiters += queue_waits(s);
         slot_view(l, s, &v);
         for (i = 0; i < l->geo.nr_cells; i++) {
             sums[i].claimed_bytes += v.col[COL_CLAIMED][i];
@@ -38,6 +41,7 @@ void ledger_recompute(struct ballast_ledger *l, struct total_cell *sums)
             sums[i].outstanding_bytes += v.outstanding[i];
         }
     }
+    return nr_waiters;
 }
 
 /* With the mutex held.  The epoch tells samplers to forget what they saw. */
@@ -45,20 +49,21 @@ void ledger_recover(struct ballast_ledger *l)
 {
     struct total_cell sums[MAX_CELLS];
     struct file_header *h = l->header;
-    uint32_t i;
+    uint32_t i, nr_waiters;
 
 #ifdef BALLAST_NO_RECOVERY
     return;     /* a control: the crash test must notice */
 #endif
     put64(&h->epoch, get64(&h->epoch) + 1);
-    ledger_recompute(l, sums);
+    nr_waiters = ledger_recompute(l, sums);
     for (i = 0; i < l->geo.nr_cells; i++) {
         put64(&l->totals[i].claimed_bytes, sums[i].claimed_bytes);
         put64(&l->totals[i].resident_bytes, sums[i].resident_bytes);
         put64(&l->totals[i].freeable_bytes, sums[i].freeable_bytes);
         put64(&l->totals[i].outstanding_bytes, sums[i].outstanding_bytes);
     }
-    put32(&h->returned_seq, h->returned_seq + 1);
+    put32(&h->nr_waiters, nr_waiters);
+    queue_stir(l);
 }
 
 static int lock_slowly(pthread_mutex_t *mutex)
@@ -122,6 +127,22 @@ int ledger_lock_why(struct ballast_ledger *l, struct ballast_refusal *why)
 
 void ledger_unlock(struct ballast_ledger *l)
 {
+    bool wake = l->wake;
+
+    l->wake = false;
     ballast_crash_point();
     pthread_mutex_unlock(&l->header->mutex);
+    if (wake) {
+        ballast_crash_point();
+        queue_wake(l);
+    }
+}
+
+/* What an operation returns, in the end. */
+int ledger_verdict(const struct ballast_ledger *l, int err,
+                   struct ballast_refusal *why)
+{
+    (void)l;
+    (void)why;
+    return err;
 }

@@ -56,10 +56,7 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
     if (ledger->remote) {
         return remote_join(ledger, name, max_bytes, why);
     }
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
-    }
+    why_init(why);
     identity_self(&who);
     if (!name) {
         snprintf(by_pid, sizeof(by_pid), "pid-%" PRId32, who.pid);
@@ -76,7 +73,7 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
     }
     err = join_locked(ledger, name, max_bytes, &who, why);
     ledger_unlock(ledger);
-    return err;
+    return ledger_verdict(ledger, err, why);
 }
 
 /* A forked child that closes its copy of a handle must not end its parent. */
@@ -214,7 +211,7 @@ static int adopt_mapped(struct ballast_ledger *l, const struct bequest *b,
     }
     err = adopt_locked(l, b, &who, why);
     ledger_unlock(l);
-    return err;
+    return ledger_verdict(l, err, why);
 }
 
 int ballast_adopt(const char *claim, struct ballast_ledger **out,
@@ -227,10 +224,7 @@ int ballast_adopt(const char *claim, struct ballast_ledger **out,
     if (remote_is_bequest(claim)) {
         return remote_adopt(claim, out, why);
     }
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
-    }
+    why_init(why);
     err = parse_bequest(claim, &b, why);
     if (err) {
         return err;

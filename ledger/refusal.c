@@ -56,6 +56,22 @@ static const struct {
 
 #define NR_REASONS (sizeof(reasons) / sizeof(reasons[0]))
 
+/* All that is looked at, not all there is: it is a kilobyte. */
+void why_init(struct ballast_refusal *why)
+{
+    if (why) {
+        why->reason = BALLAST_OK;
+        why->err = 0;
+        why->node = BALLAST_NODE_ANY;
+        why->page_bytes = 0;
+        why->asked_bytes = why->available_bytes = 0;
+        why->missing_bytes = why->limit_bytes = 0;
+        why->nr_ahead = why->zero = 0;
+        why->nr_holders = why->more_holders = 0;
+        why->detail[0] = '\0';
+    }
+}
+
 int refuse(struct ballast_refusal *why, enum ballast_reason reason)
 {
     if (why) {
@@ -141,7 +157,8 @@ static void say_where(struct text *t, const struct ballast_refusal *why)
     }
 }
 
-static void say_holders(struct text *t, const struct ballast_refusal *why)
+static void say_holders(struct text *t, const struct ballast_refusal *why,
+                        const char *how)
 {
     uint32_t nr = why->nr_holders;
     uint32_t i;
@@ -150,8 +167,7 @@ static void say_holders(struct text *t, const struct ballast_refusal *why)
     for (i = 0; i < nr; i++) {
         const struct ballast_holder *h = &why->holders[i];
 
-        say(t, "%s%.*s ", i ? ", " : "; held by ", BALLAST_NAME_BYTES - 1,
-            h->name);
+        say(t, "%s%.*s ", i ? ", " : how, BALLAST_NAME_BYTES - 1, h->name);
         if (h->pid > 0) {
             say(t, "(pid %d%s) ", h->pid, h->dying ? ", dying" : "");
         }
@@ -187,7 +203,20 @@ static void say_short(struct text *t, const struct ballast_refusal *why)
         say(t, " claimed before");
     }
     say(t, ")");
-    say_holders(t, why);
+    say_holders(t, why, "; held by ");
+    if (why->nr_ahead) {
+        say(t, "; %u came first", why->nr_ahead);
+    }
+}
+
+static void say_queue(struct text *t, const struct ballast_refusal *why)
+{
+    say(t, "claim of ");
+    say_bytes(t, why->asked_bytes);
+    say_where(t, why);
+    say(t, " refused: %u wait%s for memory there and came first",
+        why->nr_ahead, why->nr_ahead == 1 ? "s" : "");
+    say_holders(t, why, ": ");
 }
 
 static void say_limit(struct text *t, const struct ballast_refusal *why,
@@ -232,6 +261,9 @@ size_t ballast_refusal_text(const struct ballast_refusal *why,
         break;
     case BALLAST_BELOW_RESIDENT:
         say_limit(&t, why, "below what is resident,");
+        break;
+    case BALLAST_BEHIND_QUEUE:
+        say_queue(&t, why);
         break;
     case BALLAST_ABOVE_QUOTA:
         say_limit(&t, why, "above what this user may claim,");

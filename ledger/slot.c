@@ -157,6 +157,7 @@ void slot_free(struct ballast_ledger *l, struct file_slot *s)
 {
     struct view from, none;
 
+    queue_forget(l, s);
     slot_view(l, s, &from);
     view_zero(&l->geo, &none);
     publish32(&s->state, SLOT_FREE);

@@ -114,6 +114,24 @@ int ballast_stand(struct ballast_ledger *ledger, const char *name,
                   struct ballast_refusal *why);
 
 /**
+ * ballast_stand_wait() - make or replace a standing claim, waiting for it
+ * @ledger: an open ledger.
+ * @name: as in ballast_stand().
+ * @set: as in ballast_claim().
+ * @nr: entries in @set.
+ * @pid: as in ballast_stand().
+ * @timeout_ms: as in ballast_claim_wait().
+ * @why: filled in, may be NULL.
+ *
+ * While it waits, a new claim stands with nothing, bound to this process.
+ *
+ * Return: as ballast_stand() and ballast_claim_wait().
+ */
+int ballast_stand_wait(struct ballast_ledger *ledger, const char *name,
+                       const struct ballast_demand *set, size_t nr, pid_t pid,
+                       uint64_t timeout_ms, struct ballast_refusal *why);
+
+/**
  * ballast_release() - end a standing claim
  * @ledger: an open ledger.
  * @name: the name it was made with.

@@ -386,6 +386,72 @@ int ballast_claim(struct ballast_ledger *ledger,
                   struct ballast_refusal *why);
 
 /**
+ * ballast_queue() - claim, or wait in line for it
+ * @ledger: a handle that has joined.
+ * @set: as in ballast_claim(); copied.
+ * @nr: entries in @set.
+ * @timeout_ms: how long the entry stays in the queue, BALLAST_WAIT_FOREVER.
+ * @why: filled in, may be NULL; while waiting it says what is missing.
+ *
+ * First come, first served: an entry is granted when it fits and no older
+ * entry wants memory that it needs too (a page size in common, and a node in
+ * common or either of them on any node).  An entry whose process is dead, or
+ * has not looked after it for five seconds, is passed over; the latter keeps
+ * its place for when it comes back.  A participant has one entry; a second
+ * call replaces what it asks for and keeps its place.
+ *
+ * The claim in force stays in force until the entry is granted.
+ *
+ * Context: does not wait; call ballast_queue_poll() at least every two
+ * seconds afterwards.
+ * Return: 0 when granted at once; -EINPROGRESS when queued; errors of
+ * ballast_claim() that waiting does not cure.
+ */
+int ballast_queue(struct ballast_ledger *ledger,
+                  const struct ballast_demand *set, size_t nr,
+                  uint64_t timeout_ms, struct ballast_refusal *why);
+
+/**
+ * ballast_queue_poll() - look after the entry in the queue
+ * @ledger: a handle that has joined.
+ * @why: filled in, may be NULL: what is missing, and how many are ahead.
+ *
+ * Context: does not wait.
+ * Return: 0 when it was granted, and has left the queue; -EINPROGRESS;
+ * -ETIMEDOUT when its time is over, and it has left the queue; -ENOENT when
+ * there is no entry; errors of ballast_claim().
+ */
+int ballast_queue_poll(struct ballast_ledger *ledger,
+                       struct ballast_refusal *why);
+
+/**
+ * ballast_queue_cancel() - leave the queue
+ * @ledger: a handle that has joined.
+ *
+ * Return: 0; -ENOENT when there is no entry (it may have been granted: that
+ * is only ever found out by ballast_queue_poll(), so not here); errors of a
+ * ledger that cannot be locked.
+ */
+int ballast_queue_cancel(struct ballast_ledger *ledger);
+
+/**
+ * ballast_claim_wait() - claim, and wait until it is granted
+ * @ledger: a handle that has joined.
+ * @set: as in ballast_claim().
+ * @nr: entries in @set.
+ * @timeout_ms: how long to wait, BALLAST_WAIT_FOREVER.
+ * @why: filled in, may be NULL; after a time-out it says what was missing.
+ *
+ * Context: sleeps; woken when capacity returns, and looks by itself ten times
+ * a second for what nobody tells (deaths, the kernel's memory).
+ * Return: 0; -ETIMEDOUT; errors of ballast_claim() that waiting does not
+ * cure.
+ */
+int ballast_claim_wait(struct ballast_ledger *ledger,
+                       const struct ballast_demand *set, size_t nr,
+                       uint64_t timeout_ms, struct ballast_refusal *why);
+
+/**
  * ballast_report() - say what is allocated
  * @ledger: a handle that has joined.
  * @set: what is resident and freeable from now on, in all; replaces the last
