@@ -495,6 +495,9 @@ int ballast_stand_wait(struct ballast_ledger *ledger, const char *name,
     struct standing st;
     int err;
 
+    if (ledger->remote) {
+        return remote_stand_wait(ledger, name, set, nr, pid, timeout_ms, why);
+    }
     st.name = name;
     st.polite = true;
     st.made = false;

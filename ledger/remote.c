@@ -19,20 +19,15 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client.h"
 
 #define PATIENCE_MS     5000
 #define STATUS_TRIES    5
-
-static void why_clear(struct ballast_refusal *why)
-{
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
-    }
-}
+#define WAIT_MOST_MS    100
+#define NS_PER_MS       (UINT64_C(1000) * 1000)
 
 /* Opening -------------------------------------------------------------- */
 
@@ -113,7 +108,7 @@ int remote_open(const char *path, struct ballast_ledger **out,
     struct ballast_ledger *l = handle_new();
     int err;
 
-    why_clear(why);
+    why_init(why);
     if (!l) {
         return refuse_system(why, -ENOMEM, "opening %.80s", path);
     }
@@ -206,7 +201,7 @@ int remote_join(struct ballast_ledger *l, const char *name,
     char by_pid[32];
     int err;
 
-    why_clear(why);
+    why_init(why);
     if (!name) {
         snprintf(by_pid, sizeof(by_pid), "pid-%d", (int)getpid());
         name = by_pid;
@@ -339,7 +334,7 @@ int remote_adopt(const char *claim, struct ballast_ledger **out,
     const char *path = NULL;
     int err;
 
-    why_clear(why);
+    why_init(why);
     if (!l) {
         return refuse_system(why, -ENOMEM, "adopting a claim");
     }
@@ -384,7 +379,7 @@ int remote_claim(struct ballast_ledger *l, const struct ballast_demand *set,
 {
     int err;
 
-    why_clear(why);
+    why_init(why);
     err = check_set(set, nr, why);
     if (err || !client_begin(l, WIRE_CLAIM, nr, &err, why)) {
         return err;
@@ -459,7 +454,7 @@ int remote_stand(struct ballast_ledger *l, const char *name,
     struct wire_request *q;
     int err;
 
-    why_clear(why);
+    why_init(why);
     err = slot_check_name(name, why);
     if (!err) {
         err = check_set(set, nr, why);
@@ -485,7 +480,7 @@ int remote_release(struct ballast_ledger *l, const char *name,
     struct wire_request *q;
     int err;
 
-    why_clear(why);
+    why_init(why);
     err = slot_check_name(name, why);
     if (err) {
         return err;
@@ -497,7 +492,7 @@ int remote_release(struct ballast_ledger *l, const char *name,
     wire_put_string(q->name, name, sizeof(q->name));
     err = client_call(l, why);
     if (err == -ENOENT && l->remote->repeated) {
-        why_clear(why);
+        why_init(why);
         err = 0;
     }
     client_done(l);
@@ -517,6 +512,125 @@ int remote_sweep(struct ballast_ledger *l)
     }
     client_done(l);
     return err;
+}
+
+/* Waiting --------------------------------------------------------------- */
+
+static int queue_call(struct ballast_ledger *l,
+                      const struct ballast_demand *set, size_t nr,
+                      uint64_t timeout_ms, struct ballast_refusal *why)
+{
+    struct wire_request *q;
+    int err;
+
+    q = client_begin(l, WIRE_QUEUE, nr, &err, why);
+    if (!q) {
+        return err;
+    }
+    q->timeout_ms = timeout_ms;
+    put_demands(l->remote, set, nr);
+    err = client_call(l, why);
+    client_done(l);
+    return err;
+}
+
+int remote_queue(struct ballast_ledger *l, const struct ballast_demand *set,
+                 size_t nr, uint64_t timeout_ms, struct ballast_refusal *why)
+{
+    struct remote *r = l->remote;
+    int err;
+
+    why_init(why);
+    err = check_set(set, nr, why);
+    if (err) {
+        return err;
+    }
+    if (nr) {
+        memcpy(r->wanted, set, nr * sizeof(*set));
+    }
+    r->nr_wanted = (uint32_t)nr;
+    return queue_call(l, set, nr, timeout_ms, why);
+}
+
+/*
+ * If the reply that it was granted is lost, there is no entry the second
+ * time: asking once more is granted at once if it was, and comes to its
+ * time-out if that was what we were not told.
+ */
+int remote_queue_poll(struct ballast_ledger *l, struct ballast_refusal *why)
+{
+    struct remote *r = l->remote;
+    bool repeated;
+    int err;
+
+    why_init(why);
+    if (!client_begin(l, WIRE_POLL, 0, &err, why)) {
+        return err;
+    }
+    err = client_call(l, why);
+    repeated = r->repeated;
+    client_done(l);
+    return err == -ENOENT && repeated ?
+           queue_call(l, r->wanted, r->nr_wanted, 0, why) : err;
+}
+
+int remote_queue_cancel(struct ballast_ledger *l)
+{
+    int err;
+
+    if (!client_begin(l, WIRE_CANCEL, 0, &err, NULL)) {
+        return err;
+    }
+    err = client_call(l, NULL);
+    if (err == -ENOENT && l->remote->repeated) {
+        err = 0;
+    }
+    client_done(l);
+    return err;
+}
+
+/* Nobody wakes us through a socket: look more and more seldom. */
+static uint64_t wait_a_little(uint64_t wait_ms, uint64_t deadline_ns)
+{
+    uint64_t now = host_now_ns(), ms = wait_ms;
+    struct timespec t;
+
+    if (deadline_ns - now < ms * NS_PER_MS || deadline_ns <= now) {
+        ms = deadline_ns <= now ? 0 : (deadline_ns - now) / NS_PER_MS + 1;
+    }
+    t.tv_sec = 0;
+    t.tv_nsec = (long)(ms * NS_PER_MS);
+    nanosleep(&t, NULL);
+    return wait_ms * 2 < WAIT_MOST_MS ? wait_ms * 2 : WAIT_MOST_MS;
+}
+
+int remote_claim_wait(struct ballast_ledger *l,
+                      const struct ballast_demand *set, size_t nr,
+                      uint64_t timeout_ms, struct ballast_refusal *why)
+{
+    uint64_t deadline_ns = queue_deadline(timeout_ms), wait_ms = 2;
+    int err = remote_queue(l, set, nr, timeout_ms, why);
+
+    while (err == -EINPROGRESS) {
+        wait_ms = wait_a_little(wait_ms, deadline_ns);
+        err = remote_queue_poll(l, why);
+    }
+    return err;
+}
+
+/* Without a place in the queue: the daemon keeps none for standing claims. */
+int remote_stand_wait(struct ballast_ledger *l, const char *name,
+                      const struct ballast_demand *set, size_t nr, pid_t pid,
+                      uint64_t timeout_ms, struct ballast_refusal *why)
+{
+    uint64_t deadline_ns = queue_deadline(timeout_ms), wait_ms = 2;
+    int err = remote_stand(l, name, set, nr, pid, why);
+
+    while (worth_waiting(err) && host_now_ns() < deadline_ns) {
+        wait_ms = wait_a_little(wait_ms, deadline_ns);
+        err = remote_stand(l, name, set, nr, pid, why);
+    }
+    return worth_waiting(err) ? -ETIMEDOUT : err;
 }
 
 /* Status ---------------------------------------------------------------- */

@@ -37,6 +37,16 @@ int remote_stand(struct ballast_ledger *l, const char *name,
                  struct ballast_refusal *why);
 int remote_release(struct ballast_ledger *l, const char *name,
                    struct ballast_refusal *why);
+int remote_queue(struct ballast_ledger *l, const struct ballast_demand *set,
+                 size_t nr, uint64_t timeout_ms, struct ballast_refusal *why);
+int remote_queue_poll(struct ballast_ledger *l, struct ballast_refusal *why);
+int remote_queue_cancel(struct ballast_ledger *l);
+int remote_claim_wait(struct ballast_ledger *l,
+                      const struct ballast_demand *set, size_t nr,
+                      uint64_t timeout_ms, struct ballast_refusal *why);
+int remote_stand_wait(struct ballast_ledger *l, const char *name,
+                      const struct ballast_demand *set, size_t nr, pid_t pid,
+                      uint64_t timeout_ms, struct ballast_refusal *why);
 int remote_sweep(struct ballast_ledger *l);
 int remote_status_get(struct ballast_ledger *l, struct ballast_status **out);
 int remote_check(struct ballast_ledger *l, unsigned flags,

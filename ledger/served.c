@@ -175,14 +175,20 @@ static uint64_t column_sum(const struct geometry *geo, const uint64_t *column)
 uint64_t served_charge(const struct ballast_ledger *l, uint32_t nr)
 {
     const struct file_slot *s = slot_at(l, nr);
-    uint64_t claimed, resident;
-    struct view v;
+    uint64_t most, wanted, resident;
+    struct view v, w;
 
     if (!slot_in_use(s)) {
         return 0;
     }
     slot_view(l, s, &v);
-    claimed = column_sum(&l->geo, v.col[COL_CLAIMED]);
+    most = column_sum(&l->geo, v.col[COL_CLAIMED]);
     resident = column_sum(&l->geo, v.col[COL_RESIDENT]);
-    return claimed > resident ? claimed : resident;
+    most = most > resident ? most : resident;
+    if (queue_waits(s)) {
+        queue_wanted(l, s, &v, &w);
+        wanted = column_sum(&l->geo, w.col[COL_CLAIMED]);
+        most = most > wanted ? most : wanted;
+    }
+    return most;
 }

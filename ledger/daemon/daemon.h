@@ -101,7 +101,6 @@ struct client {
     uint32_t account;
     uint32_t faults;
     bool greeted;
-    bool heavy;                 /* its last message took long: others first */
     struct access access;
     struct identity who;
     uint64_t hello_until_ns;
@@ -170,7 +169,10 @@ struct daemon {
     union wire_message out;
 };
 
+enum event_kind { EVENT_LISTEN, EVENT_SIGNAL, EVENT_CLIENT, EVENT_WATCH };
+
 int loop_run(struct daemon *d);
+int loop_add(struct daemon *d, int fd, enum event_kind kind, uint32_t index);
 void loop_log_counters(struct daemon *d, const char *event);
 void client_drop(struct daemon *d, struct client *c, const char *why);
 
@@ -178,17 +180,18 @@ void client_drop(struct daemon *d, struct client *c, const char *why);
 uint32_t account_of(struct daemon *d, uint32_t uid);
 int watch_open(int fd, const struct credentials *who, int *pidfd,
                struct identity *id);
-int watch_existing(struct daemon *d);
+void watch_existing(struct daemon *d);
 void watch_slot(struct daemon *d, struct client *c);
 void watch_forget(struct daemon *d, uint32_t slot);
 void watch_charge(struct daemon *d, uint32_t slot);
 void watch_event(struct daemon *d, uint32_t slot);
 void watch_end(struct daemon *d, uint32_t slot);
-bool watch_full(const struct daemon *d, const struct client *c);
+void watch_tick(struct daemon *d);
 
 /* serve.c, view.c */
-void serve(struct daemon *d, struct client *c);
-void snapshot_free(struct snapshot *s);
+void serve(struct daemon *d, struct client *c, size_t bytes);
+void serve_refusal(struct daemon *d, int fd, const struct ballast_refusal *why);
+void snapshot_drop(struct client *c);
 int view_status(struct daemon *d, struct client *c);
 int view_check(struct daemon *d, struct client *c);
 int view_page(struct daemon *d, struct client *c);
