@@ -36,7 +36,10 @@
 
 #define FRESH_NS    (UINT64_C(5) * 1000 * 1000 * 1000)
 #define FORGET_NS   (UINT64_C(60) * 1000 * 1000 * 1000)
-#define SLEEP_NS    (UINT64_C(100) * 1000 * 1000)
+#ifndef QUEUE_SLEEP_MS      /* a test takes longer, to see who is woken */
+#define QUEUE_SLEEP_MS 100
+#endif
+#define SLEEP_NS    (UINT64_C(1000000) * QUEUE_SLEEP_MS)
 
 static uint64_t *wanted_cells(const struct ballast_ledger *l,
                               const struct file_slot *s)
@@ -91,7 +94,8 @@ void queue_sleep(struct ballast_ledger *l, uint32_t seq, uint64_t deadline_ns)
     if (deadline_ns < now + ns) {
         ns = deadline_ns > now ? deadline_ns - now : 0;
     }
-    t.tv_nsec = (long)ns;
+    t.tv_sec = (time_t)(ns / 1000000000);
+    t.tv_nsec = (long)(ns % 1000000000);
     if (ns) {
         syscall(SYS_futex, &l->header->returned_seq, FUTEX_WAIT, seq, &t,
                 NULL, 0);
@@ -106,7 +110,10 @@ uint64_t queue_deadline(uint64_t timeout_ms)
            now + timeout_ms * 1000000;
 }
 
-/* With the mutex held: whoever was behind it may be granted now. */
+/*
+ * With the mutex held.  Whoever was behind it may be granted now; whoever
+ * waits for it, in another thread or process, is to hear that it is gone.
+ */
 void queue_forget(struct ballast_ledger *l, struct file_slot *s)
 {
     uint32_t nr = get32(&l->header->nr_waiters);
@@ -116,9 +123,8 @@ void queue_forget(struct ballast_ledger *l, struct file_slot *s)
     }
     put64(&s->wait_ticket, 0);
     put32(&l->header->nr_waiters, nr ? nr - 1 : 0);
-    if (nr > 1) {
-        queue_stir(l);
-    }
+    queue_stir(l);
+    l->wake = true;
 }
 
 static void enter(struct ballast_ledger *l, struct file_slot *s,
