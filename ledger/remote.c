@@ -27,6 +27,7 @@
 #define PATIENCE_MS     5000
 #define STATUS_TRIES    5
 #define WAIT_MOST_MS    100
+#define HOLD_MS         200
 #define NS_PER_MS       (UINT64_C(1000) * 1000)
 
 /* Opening -------------------------------------------------------------- */
@@ -557,21 +558,30 @@ int remote_queue(struct ballast_ledger *l, const struct ballast_demand *set,
  * time: asking once more is granted at once if it was, and comes to its
  * time-out if that was what we were not told.
  */
-int remote_queue_poll(struct ballast_ledger *l, struct ballast_refusal *why)
+static int poll_call(struct ballast_ledger *l, uint64_t hold_ms,
+                     struct ballast_refusal *why)
 {
     struct remote *r = l->remote;
+    struct wire_request *q;
     bool repeated;
     int err;
 
     why_init(why);
-    if (!client_begin(l, WIRE_POLL, 0, &err, why)) {
+    q = client_begin(l, WIRE_POLL, 0, &err, why);
+    if (!q) {
         return err;
     }
+    q->timeout_ms = hold_ms;
     err = client_call(l, why);
     repeated = r->repeated;
     client_done(l);
     return err == -ENOENT && repeated ?
            queue_call(l, r->wanted, r->nr_wanted, 0, why) : err;
+}
+
+int remote_queue_poll(struct ballast_ledger *l, struct ballast_refusal *why)
+{
+    return poll_call(l, 0, why);
 }
 
 int remote_queue_cancel(struct ballast_ledger *l)
@@ -589,31 +599,38 @@ int remote_queue_cancel(struct ballast_ledger *l)
     return err;
 }
 
-/* Nobody wakes us through a socket: look more and more seldom. */
+static uint64_t ms_until(uint64_t deadline_ns, uint64_t most_ms)
+{
+    uint64_t now = host_now_ns();
+    uint64_t ms = deadline_ns > now ? (deadline_ns - now) / NS_PER_MS + 1 : 0;
+
+    return ms < most_ms ? ms : most_ms;
+}
+
+/* Looks more and more seldom. */
 static uint64_t wait_a_little(uint64_t wait_ms, uint64_t deadline_ns)
 {
-    uint64_t now = host_now_ns(), ms = wait_ms;
+    uint64_t ms = ms_until(deadline_ns, wait_ms);
     struct timespec t;
 
-    if (deadline_ns - now < ms * NS_PER_MS || deadline_ns <= now) {
-        ms = deadline_ns <= now ? 0 : (deadline_ns - now) / NS_PER_MS + 1;
-    }
     t.tv_sec = 0;
     t.tv_nsec = (long)(ms * NS_PER_MS);
     nanosleep(&t, NULL);
     return wait_ms * 2 < WAIT_MOST_MS ? wait_ms * 2 : WAIT_MOST_MS;
 }
 
+/* The daemon keeps its reply back for a while: the handle is busy so long. */
 int remote_claim_wait(struct ballast_ledger *l,
                       const struct ballast_demand *set, size_t nr,
                       uint64_t timeout_ms, struct ballast_refusal *why)
 {
-    uint64_t deadline_ns = queue_deadline(timeout_ms), wait_ms = 2;
+    uint64_t most_ms = l->remote->patience_ms / 2 < HOLD_MS ?
+                       l->remote->patience_ms / 2 : HOLD_MS;
+    uint64_t deadline_ns = queue_deadline(timeout_ms);
     int err = remote_queue(l, set, nr, timeout_ms, why);
 
     while (err == -EINPROGRESS) {
-        wait_ms = wait_a_little(wait_ms, deadline_ns);
-        err = remote_queue_poll(l, why);
+        err = poll_call(l, ms_until(deadline_ns, most_ms), why);
     }
     return err;
 }

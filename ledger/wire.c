@@ -37,6 +37,7 @@ static const struct {
     [WIRE_REPORT] = { 0, sizeof(struct ballast_usage), true },
     [WIRE_OWN] = { 0, 0, true },
     [WIRE_QUEUE] = { USES_TIMEOUT, sizeof(struct ballast_demand), true },
+    [WIRE_POLL] = { USES_TIMEOUT, 0, false },
     [WIRE_STAND] = { USES_NAME | USES_PID, sizeof(struct ballast_demand),
                      true },
     [WIRE_RELEASE] = { USES_NAME, 0, false },

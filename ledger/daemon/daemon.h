@@ -26,6 +26,7 @@
 #define MAX_SNAPSHOTS       8
 #define GRACE_MS            2000
 #define HELLO_MS            5000
+#define HOLD_MS             1000
 #define FAULTS_MAX          64
 #define NO_QUOTA            UINT64_MAX
 #define NOBODY              UINT32_MAX
@@ -104,6 +105,9 @@ struct client {
     struct access access;
     struct identity who;
     uint64_t hello_until_ns;
+    bool held;                  /* waits for the reply to a poll */
+    uint64_t held_sequence;
+    uint64_t held_until_ns;
     struct ballast_ledger ledger;
     struct snapshot *snapshot;
 };
@@ -158,6 +162,8 @@ struct daemon {
     uint32_t nr_accounts;
     uint32_t nr_hellos;         /* clients that have not said it yet */
     uint32_t nr_ending;
+    uint32_t nr_held;
+    uint32_t seen_seq;          /* returned_seq when the held were looked at */
     uint64_t snapshot_age;
     uint64_t idle_at_ns;
     struct client *clients;
@@ -190,6 +196,7 @@ void watch_tick(struct daemon *d);
 
 /* serve.c, view.c */
 void serve(struct daemon *d, struct client *c, size_t bytes);
+void serve_held(struct daemon *d);
 void serve_refusal(struct daemon *d, int fd, const struct ballast_refusal *why);
 void snapshot_drop(struct client *c);
 int view_status(struct daemon *d, struct client *c);

@@ -26,6 +26,7 @@
 #define IDLE_NS         (UINT64_C(60) * 1000 * 1000 * 1000)
 #define TICK_HELLO_MS   200
 #define TICK_ENDING_MS  10
+#define TICK_HELD_MS    50
 #define TICK_ACCEPT_MS  100
 #define NS_PER_MS       (UINT64_C(1000) * 1000)
 
@@ -72,6 +73,8 @@ void client_drop(struct daemon *d, struct client *c, const char *why)
         d->watches[slot].client = NOBODY;
     }
     snapshot_drop(c);
+    d->nr_held -= c->held;
+    c->held = false;
     close(c->fd);
     close(c->pidfd);
     c->fd = c->pidfd = -1;
@@ -319,7 +322,8 @@ static void tick(struct daemon *d)
 
 static int tick_ms(const struct daemon *d)
 {
-    return d->nr_ending ? TICK_ENDING_MS : !d->listening ? TICK_ACCEPT_MS :
+    return d->nr_ending ? TICK_ENDING_MS : d->nr_held ? TICK_HELD_MS :
+           !d->listening ? TICK_ACCEPT_MS :
            d->nr_hellos ? TICK_HELLO_MS : d->options.idle_log ? 1000 : -1;
 }
 
@@ -361,6 +365,9 @@ int loop_run(struct daemon *d)
         }
         for (i = 0; i < nr; i++) {
             handle(d, events[i].data.u64);
+        }
+        if (d->nr_held) {
+            serve_held(d);
         }
         if (tick_ms(d) >= 0 && (nr <= 0 || host_now_ns() >= tick_at)) {
             tick(d);

@@ -394,6 +394,71 @@ static int operate(struct daemon *d, struct client *c,
     return -EOPNOTSUPP;
 }
 
+/* Waiting --------------------------------------------------------------- */
+
+static void finish(struct daemon *d, struct client *c, int err,
+                   struct ballast_refusal *why);
+
+/* A reply that may come later; @sequence is that of its request. */
+static void answer_held(struct daemon *d, struct client *c, int err,
+                        struct ballast_refusal *why)
+{
+    memset(&d->in.head, 0, sizeof(d->in.head));
+    d->in.head.op = WIRE_POLL;
+    d->in.head.sequence = c->held_sequence;
+    c->held = false;
+    d->nr_held--;
+    reply_start(d);
+    finish(d, c, err, why);
+}
+
+static void look_after(struct daemon *d, struct client *c, bool last)
+{
+    struct ballast_refusal why;
+    int err = ballast_queue_poll(&c->ledger, clear(&why));
+
+    if (err != -EINPROGRESS || last) {
+        answer_held(d, c, err, &why);
+    }
+}
+
+/*
+ * Who waits is answered when it is granted, or its time is over: looked after
+ * whenever something came back.  What nobody tells (the kernel's memory) it
+ * asks for itself, five times a second.
+ */
+void serve_held(struct daemon *d)
+{
+    uint32_t seq = get32(&d->ledger->header->returned_seq), i;
+    uint64_t now = host_now_ns();
+    bool stirred = seq != d->seen_seq;
+
+    d->seen_seq = seq;
+    for (i = 0; i < d->options.max_clients && d->nr_held; i++) {
+        struct client *c = &d->clients[i];
+
+        if (c->fd >= 0 && c->held && (stirred || c->held_until_ns <= now)) {
+            look_after(d, c, c->held_until_ns <= now);
+        }
+    }
+}
+
+/* True if the reply comes later. */
+static bool hold(struct daemon *d, struct client *c, int err)
+{
+    uint64_t ms = d->in.request.timeout_ms;
+
+    if (d->in.head.op != WIRE_POLL || err != -EINPROGRESS || !ms) {
+        return false;
+    }
+    c->held = true;
+    c->held_sequence = d->in.head.sequence;
+    c->held_until_ns = host_now_ns() +
+                       (ms < HOLD_MS ? ms : HOLD_MS) * 1000000;
+    d->nr_held++;
+    return true;
+}
+
 /* Faults ---------------------------------------------------------------- */
 
 static const char *const fault_names[WIRE_FAULTS] = {
@@ -464,6 +529,26 @@ static void look_at_slot(struct daemon *d, struct client *c)
     }
 }
 
+static void finish(struct daemon *d, struct client *c, int err,
+                   struct ballast_refusal *why)
+{
+    look_at_slot(d, c);
+    if (why->reason != BALLAST_OK) {
+        if (err != -EINPROGRESS || d->in.head.op == WIRE_QUEUE) {
+            log_refusal(d, c, why);
+        }
+        hide_holders(c, why);
+        wire_put_refusal(&d->out.reply.why, why);
+    } else {
+        d->out.reply.why.node = why->node;
+    }
+    d->out.head.err = err;
+    if (!reply_send(d, c->fd)) {
+        client_drop(d, c, "slow");
+    }
+    check_ledger(d, err);
+}
+
 void serve(struct daemon *d, struct client *c, size_t bytes)
 {
     enum wire_fault fault = wire_check_request(&d->in, bytes);
@@ -474,25 +559,16 @@ void serve(struct daemon *d, struct client *c, size_t bytes)
     if (!fault && !c->greeted && d->in.head.op != WIRE_HELLO) {
         fault = WIRE_BAD_OP;
     }
+    if (!fault && c->held) {
+        fault = WIRE_BAD_OP;    /* one thing at a time */
+    }
     if (fault) {
         serve_fault(d, c, fault);
         return;
     }
     reply_start(d);
     err = operate(d, c, clear(&why));
-    look_at_slot(d, c);
-    if (why.reason != BALLAST_OK) {
-        if (err != -EINPROGRESS || d->in.head.op == WIRE_QUEUE) {
-            log_refusal(d, c, &why);
-        }
-        hide_holders(c, &why);
-        wire_put_refusal(&d->out.reply.why, &why);
-    } else {
-        d->out.reply.why.node = why.node;
+    if (!hold(d, c, err)) {
+        finish(d, c, err, &why);
     }
-    d->out.head.err = err;
-    if (!reply_send(d, c->fd)) {
-        client_drop(d, c, "slow");
-    }
-    check_ledger(d, err);
 }
