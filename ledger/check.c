@@ -265,12 +265,14 @@ int ballast_check(struct ballast_ledger *ledger, unsigned flags,
     struct checker c = { .l = ledger, .report = report, .opaque = opaque };
     int err;
 
+    if (ledger->remote) {
+        return remote_check(ledger, flags, report, opaque);
+    }
     guard_thread();
     err = check_name(&c);
     if (!err) {
         err = check_header(&c);
     }
-
     if (!err) {
         err = check_slots(&c);
     }

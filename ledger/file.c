@@ -518,6 +518,9 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
 {
     int tries = 0, err;
 
+    if (remote_is_socket(path)) {
+        return remote_open(path, out, why);
+    }
     why_init(why);
     do {
         err = open_once(path, out, why);
@@ -528,11 +531,22 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
     return err;
 }
 
+void ballast_set_patience(struct ballast_ledger *ledger, uint32_t ms)
+{
+    if (ledger->remote) {
+        remote_set_patience(ledger, ms);
+    }
+}
+
 void ballast_ledger_close(struct ballast_ledger *ledger)
 {
     int fd;
 
     if (!ledger) {
+        return;
+    }
+    if (ledger->remote) {
+        remote_close(ledger);
         return;
     }
     if (!ledger->bequeathed) {
