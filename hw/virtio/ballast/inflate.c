@@ -14,6 +14,7 @@
 #include "exec/cpu-common.h"
 #include "exec/ramblock.h"
 #include "internal.h"
+#include "migration/ballast/absent.h"
 #include "qemu/main-loop.h"
 #include "trace-hw_virtio_ballast.h"
 
@@ -38,6 +39,8 @@ static void run_flush(BallastBalloon *b, Run *run, BallastDelta *given)
                                 bytes) < 0) {
         b->freeable_bytes += bytes;
     } else {
+        ballast_absent_discarded(block->rb, run->first * block->rb->page_size,
+                                 bytes);
         bitmap_set(block->given, run->first, run->nr);
         b->given_bytes += bytes;
         if (block->line != BALLAST_NO_LINE) {

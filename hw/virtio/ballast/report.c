@@ -10,6 +10,7 @@
 #include "exec/cpu-common.h"
 #include "exec/ramblock.h"
 #include "internal.h"
+#include "migration/ballast/absent.h"
 #include "qemu/main-loop.h"
 #include "trace-hw_virtio_ballast.h"
 
@@ -22,9 +23,13 @@ static bool report_range(void *host, size_t bytes)
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
 
-    return rb && bytes && QEMU_IS_ALIGNED(offset | bytes, rb->page_size) &&
-           offset < rb->used_length && bytes <= rb->used_length - offset &&
-           ram_block_discard_range(rb, offset, bytes) == 0;
+    if (!rb || !bytes || !QEMU_IS_ALIGNED(offset | bytes, rb->page_size) ||
+        offset >= rb->used_length || bytes > rb->used_length - offset ||
+        ram_block_discard_range(rb, offset, bytes)) {
+        return false;
+    }
+    ballast_absent_discarded(rb, offset, bytes);
+    return true;
 }
 
 static uint64_t report_elem(BallastBalloon *b, VirtQueueElement *elem)
