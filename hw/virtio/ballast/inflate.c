@@ -161,6 +161,9 @@ void ballast_handle_inflate(VirtIODevice *vdev, VirtQueue *vq)
     BallastDelta given = {};
     bool any = false;
 
+    if (!vdev->vm_running) {
+        return;
+    }
     RCU_READ_LOCK_GUARD();
     if (!inflate_run(b, vq, &given, &any)) {
         qemu_bh_schedule(b->more);

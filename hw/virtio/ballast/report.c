@@ -48,6 +48,9 @@ void ballast_handle_report(VirtIODevice *vdev, VirtQueue *vq)
     unsigned buffers = 0;
     uint64_t bytes = 0;
 
+    if (!vdev->vm_running) {
+        return;
+    }
     RCU_READ_LOCK_GUARD();
     while (buffers < BALLAST_RUN_BUFFERS &&
            (elem = virtqueue_pop(vq, sizeof(*elem)))) {
