@@ -640,13 +640,3 @@ void ballast_absent_install(void)
     absent.noted = g_array_new(false, false, sizeof(Noted));
     register_savevm_live("ballast-absent", 0, 1, &hooks, NULL);
 }
-
-void ballast_absent_discarded(RAMBlock *rb, uint64_t offset_bytes,
-                              uint64_t bytes)
-{
-    if (global_dirty_tracking & GLOBAL_DIRTY_MIGRATION) {
-        cpu_physical_memory_set_dirty_range(rb->offset + offset_bytes, bytes,
-                                            1 << DIRTY_MEMORY_MIGRATION);
-        trace_ballast_absent_discarded(rb->offset + offset_bytes, bytes);
-    }
-}

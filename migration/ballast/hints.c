@@ -17,6 +17,7 @@
 #include "qemu/osdep.h"
 #include "hw/virtio/virtio-balloon.h"
 #include "migration/ballast/hints.h"
+#include "migration/ballast/obstacle.h"
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "qemu/lockable.h"
@@ -171,10 +172,13 @@ void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 /* As the device decides whether to publish an id; with the VM stopped, not. */
 static int will_publish(Object *obj, void *opaque)
 {
+    FreePageHintObstacle obstacle;
+
     return object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON) &&
            VIRTIO_DEVICE(obj)->vm_running &&
            virtio_vdev_has_feature(VIRTIO_DEVICE(obj),
-                                   VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+                                   VIRTIO_BALLOON_F_FREE_PAGE_HINT) &&
+           !ballast_hints_obstacle(VIRTIO_BALLOON(obj), &obstacle);
 }
 
 /*
@@ -243,6 +247,9 @@ static void before_harvest(void)
 {
     precopy_remove_notifier(&hints.notifier);
     precopy_add_notifier(&hints.notifier);
+    if (bql_locked()) {
+        ballast_guard_balloons();
+    }
 
     if (!stat64_get(&mig_stats.dirty_sync_count)) {
         QEMU_LOCK_GUARD(&hints.count_lock);

@@ -6,6 +6,7 @@
 #include "hw/virtio/ballast/placement.h"
 #include "internal.h"
 #include "migration/ballast/absent.h"
+#include "migration/ballast/obstacle.h"
 #include "qapi/error.h"
 
 static BallastBalloon *find_device(void)
@@ -75,6 +76,8 @@ static void device_info(FreePageHintInfo *info)
 
     info->state = s ? ballast_hint_state(s) : FREE_PAGE_HINT_STATE_OFF;
     info->cmd_id = s ? s->free_page_hint_cmd_id : 0;
+    info->has_disabled_by = ballast_hints_obstacle(s, &info->disabled_by);
+    info->ignored_blocks = ballast_ignored_blocks();
     if (b) {
         DeviceState *outer = qdev_get_parent_bus(DEVICE(b)) ?
                              qdev_get_parent_bus(DEVICE(b))->parent : NULL;

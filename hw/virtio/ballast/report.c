@@ -7,10 +7,8 @@
  * next sample finds it absent.
  */
 #include "qemu/osdep.h"
-#include "exec/cpu-common.h"
 #include "exec/ramblock.h"
 #include "internal.h"
-#include "migration/ballast/absent.h"
 #include "qemu/main-loop.h"
 #include "trace-hw_virtio_ballast.h"
 
@@ -23,13 +21,9 @@ static bool report_range(void *host, size_t bytes)
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
 
-    if (!rb || !bytes || !QEMU_IS_ALIGNED(offset | bytes, rb->page_size) ||
-        offset >= rb->used_length || bytes > rb->used_length - offset ||
-        ram_block_discard_range(rb, offset, bytes)) {
-        return false;
-    }
-    ballast_absent_discarded(rb, offset, bytes);
-    return true;
+    return rb && bytes && QEMU_IS_ALIGNED(offset | bytes, rb->page_size) &&
+           offset < rb->used_length && bytes <= rb->used_length - offset &&
+           ballast_discard(rb, offset, bytes);
 }
 
 static uint64_t report_elem(BallastBalloon *b, VirtQueueElement *elem)
@@ -54,6 +48,9 @@ void ballast_handle_report(VirtIODevice *vdev, VirtQueue *vq)
     unsigned buffers = 0;
     uint64_t bytes = 0;
 
+    if (!vdev->vm_running) {
+        return;
+    }
     RCU_READ_LOCK_GUARD();
     while (buffers < BALLAST_RUN_BUFFERS &&
            (elem = virtqueue_pop(vq, sizeof(*elem)))) {

@@ -59,18 +59,4 @@ typedef struct BallastAbsent {
  */
 void ballast_absent_snapshot(BallastAbsent *out);
 
-/**
- * ballast_absent_discarded() - memory was given back to the host
- * @rb: its block
- * @offset_bytes: where, page aligned
- * @bytes: how much
- *
- * Discarding leaves no trace in the dirty log: without this, pages that
- * were sent before would keep their old content on the destination.
- *
- * Context: big lock, after the discard.
- */
-void ballast_absent_discarded(RAMBlock *rb, uint64_t offset_bytes,
-                              uint64_t bytes);
-
 #endif
