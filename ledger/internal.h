@@ -71,6 +71,18 @@ struct view {
     uint64_t outstanding[MAX_CELLS];
 };
 
+#define CELL_WORDS ((MAX_CELLS + 63) / 64)
+
+static inline void cell_set(uint64_t *bits, uint32_t cell)
+{
+    bits[cell / 64] |= UINT64_C(1) << (cell % 64);
+}
+
+static inline bool cell_is_set(const uint64_t *bits, uint32_t cell)
+{
+    return bits[cell / 64] >> (cell % 64) & 1;
+}
+
 /* Who a process is. */
 struct identity {
     int32_t pid;
@@ -79,9 +91,14 @@ struct identity {
     uint64_t pidns_inode;
 };
 
-/* What the kernel had free, and what the ledger looked like just before. */
+/*
+ * What the kernel had free, and what the ledger looked like just before.  Only
+ * for the cells that somebody needs: each one is a file to read.
+ */
 struct sample {
-    bool valid;         /* the rest is not looked at before it is */
+    bool valid;         /* the rest, but for need, is not set before it is */
+    uint64_t need[CELL_WORDS];
+    uint64_t have[CELL_WORDS];
     uint64_t epoch;
     uint64_t drawn_bytes[MAX_CELLS];
     uint64_t free_bytes[MAX_CELLS];
@@ -228,7 +245,7 @@ int queue_attempt(struct ballast_ledger *l, attempt_fn *try,
                   struct waiting *w, struct ballast_refusal *why);
 
 /* sweep.c */
-#define SWEEP_BUDGET_NS (UINT64_C(300) * 1000)
+#define SWEEP_BUDGET_NS (UINT64_C(200) * 1000)
 int sweep_some(struct ballast_ledger *l, uint64_t budget_ns);
 bool process_gone(int32_t pid, uint64_t start_ticks);
 int sweep_served(struct ballast_ledger *l, uint32_t nr);
@@ -258,6 +275,7 @@ struct process_stat {
 };
 int host_process_stat(int32_t pid, struct process_stat *st);
 void sample_take(const struct ballast_ledger *l, struct sample *s);
+void sample_take_all(const struct ballast_ledger *l, struct sample *s);
 
 #pragma GCC visibility pop
 

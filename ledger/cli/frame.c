@@ -105,6 +105,14 @@ static void put(struct frame *f, int style, const char *s)
     }
 }
 
+static void blanks_to(struct frame *f, int style, int column)
+{
+    column = column < f->width ? column : f->width;
+    while (f->col < column && !is_below(f)) {
+        put(f, style, " ");
+    }
+}
+
 static void put_right(struct frame *f, int style, const char *s, int width)
 {
     int blanks = width - (int)strlen(s);
@@ -210,13 +218,6 @@ static void column_titles(struct frame *f, const struct column *columns,
         if (columns[i].shown) {
             put_right(f, HEADER, columns[i].title, columns[i].width);
         }
-    }
-}
-
-static void fill_row(struct frame *f, int style)
-{
-    while (f->col < f->width && !is_below(f)) {
-        put(f, style, " ");
     }
 }
 
@@ -342,9 +343,7 @@ static void cell_row(struct frame *f, const struct ballast_cell *c,
              text_page(c->page_bytes, page));
     put(f, c->broken_bytes ? BROKEN : PLAIN, label);
     bar(f, c, bar_width);
-    while (f->col < 10 + bar_width) {
-        put(f, PLAIN, " ");
-    }
+    blanks_to(f, PLAIN, 10 + bar_width);
     for (i = 0; i < NR_CELL_COLUMNS; i++) {
         if (columns[i].shown) {
             cell_figure(f, c, i, columns[i].width);
@@ -387,25 +386,29 @@ static int cell_layout(struct frame *f, const struct cell_rows *rows,
     return bar_least + (int)i;
 }
 
+/* Of so many rows, when those left out need a row that says so. */
+static size_t fitting(const struct frame *f, size_t nr, size_t room)
+{
+    size_t most = room ? room - 1 : 0;
+
+    return nr <= f->top && nr <= room ? nr : f->top < most ? f->top : most;
+}
+
 static void cell_table(struct frame *f, struct cell_rows *rows, size_t room)
 {
     struct column columns[NR_CELL_COLUMNS];
     int bar_width = cell_layout(f, rows, columns);
-    size_t broken = rows->broken, more = 0, i;
+    size_t broken = rows->broken, i;
+    size_t more = rows_cut(rows, fitting(f, rows->nr, room));
 
-    if (rows->nr > room) {
-        more = rows_cut(rows, room ? room - 1 : 0);
-    }
     put(f, HEADER, "node page ");
-    while (f->col < 10 + bar_width) {
-        put(f, HEADER, " ");
-    }
+    blanks_to(f, HEADER, 10 + bar_width);
     column_titles(f, columns, NR_CELL_COLUMNS);
     next_row(f);
     for (i = 0; i < rows->nr; i++) {
         cell_row(f, rows->cells[i], columns, bar_width);
     }
-    if (more) {
+    if (more && room) {
         more_row(f, more, "rows",
                  broken > rows->nr ? broken - rows->nr : 0);
     }
@@ -466,9 +469,7 @@ static void person_row(struct frame *f, const struct person *p,
 
     text_name(p->p->name, name, sizeof(name), name_width);
     put(f, style, name);
-    while (f->col < name_width) {
-        put(f, PLAIN, " ");
-    }
+    blanks_to(f, PLAIN, name_width);
     person_words(p, word);
     for (i = 0; i < NR_PERSON_COLUMNS; i++) {
         if (columns[i].shown) {
@@ -499,21 +500,16 @@ static void person_table(struct frame *f, const struct ballast_status *st,
 {
     struct column columns[NR_PERSON_COLUMNS];
     int name_width = person_layout(f, st, columns);
-    size_t nr = st->nr_participants, shown = nr, i;
+    size_t nr = st->nr_participants, shown = fitting(f, nr, room), i;
 
-    if (nr > room) {
-        shown = room ? room - 1 : 0;
-    }
     put(f, HEADER, "participant");
-    while (f->col < name_width) {
-        put(f, HEADER, " ");
-    }
+    blanks_to(f, HEADER, name_width);
     column_titles(f, columns, NR_PERSON_COLUMNS);
     next_row(f);
     for (i = 0; i < shown; i++) {
         person_row(f, &people[i], columns, name_width);
     }
-    if (shown < nr) {
+    if (shown < nr && room) {
         more_row(f, nr - shown, "participants", 0);
     }
 }
@@ -540,25 +536,24 @@ static void queue_row(struct frame *f, const struct ballast_status *st)
 
 /* The whole */
 
-static size_t least(size_t a, size_t b)
+/* Rows that a table would like to have. */
+static size_t wish(const struct frame *f, size_t nr)
 {
-    return a < b ? a : b;
+    return nr <= f->top ? nr : f->top + 1;
 }
 
 static void body(struct frame *f, const struct ballast_status *st,
                  struct cell_rows *rows, const struct person *people)
 {
     bool roomy = !f->height || f->height >= 14;
-    size_t cells = least(rows->nr, f->top + (rows->nr > f->top));
-    size_t persons = least(st->nr_participants,
-                           f->top + (st->nr_participants > f->top));
+    size_t cells = wish(f, rows->nr), persons = wish(f, st->nr_participants);
     size_t fixed = 3 + (roomy ? 2 : 0) + (st->nr_waiting > 0) + f->terminal;
     size_t room = f->height > (int)fixed ? (size_t)f->height - fixed : 0;
 
     if (f->height && cells + persons > room) {
         size_t half = persons < room / 2 ? room - persons : (room + 1) / 2;
 
-        cells = least(cells, half);
+        cells = cells < half ? cells : half;
         persons = room - cells;
     }
     if (roomy) {
@@ -585,7 +580,7 @@ static void footer(struct frame *f)
         next_row(f);
     }
     put(f, FREE, keys);
-    fill_row(f, PLAIN);
+    blanks_to(f, PLAIN, f->width);
     set_style(f, PLAIN);
 }
 

@@ -26,7 +26,8 @@ const struct command commands[] = {
       "promises that the kernel could not keep, and who holds what.",
       false },
     { "claim", cmd_claim,
-      "--name NAME [--pid PID] [--wait[=SECONDS]] SIZE[@NODE][/PAGE]...",
+      "--name NAME [--pid PID] [--wait[=SECONDS]]\n"
+      "                     SIZE[@NODE][/PAGE]...",
       "hold memory under a name, without a process",
       "Makes a standing claim, or replaces the one of that name.  It ends\n"
       "with ballast release, with the process given, or with the boot.",
@@ -37,8 +38,8 @@ const struct command commands[] = {
       "Ends the standing claim of that name.",
       false },
     { "run", cmd_run,
-      "--claim SIZE[@NODE][/PAGE]... [--name NAME] [--wait[=SECONDS]]\n"
-      "                   -- COMMAND [ARG]...",
+      "--claim SIZE[@NODE][/PAGE]... [--name NAME]\n"
+      "                   [--wait[=SECONDS]] -- COMMAND [ARG]...",
       "claim memory, then execute a command with the claim",
       "Claims memory, then executes the command, which inherits the claim.\n"
       "The claim ends with the process.",
@@ -75,7 +76,7 @@ static const struct {
     { OPT_RESERVE, "SIZE", "keep this much of the host from guests" },
     { OPT_SLOTS, "N", "participants at one time (4096)" },
     { OPT_ADMISSION, "kernel|static",
-      "compare claims with the kernel's free memory too, or not" },
+      "is the kernel's free memory looked at, or not" },
     { OPT_COUNT_CACHE, "PERCENT",
       "how much of the page cache counts as free (50)" },
     { OPT_FORCE, NULL, "replace a ledger that nobody is in" },
@@ -85,7 +86,7 @@ static const struct {
     { OPT_CLAIM, "SIZE[@NODE][/PAGE]", "what to claim; may be repeated" },
     { OPT_REPAIR, NULL, "put right what can be" },
     { OPT_OVERCOMMIT, "[NODE=]PERCENT",
-      "promise this much of the base-page capacity (100)" },
+      "promise so much of the capacity (100)" },
     { OPT_TOP, "N", "show at most N rows of each table (20)" },
     { OPT_ALL, NULL, "show all rows" },
     { OPT_WAIT, "[=SECONDS]", "wait in the queue for what is missing" },

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -283,6 +284,7 @@ static int write_textfile(struct metrics *m, const char *path,
         complain("out of memory");
         return EXIT_ERROR;
     }
+    signal(SIGXFSZ, SIG_IGN);   /* an error, and the rest is undone */
     fd = mkstemp(temporary);
     m->out = fd < 0 ? NULL : fdopen(fd, "w");
     if (!m->out) {

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli.h"
 #include "frame.h"
@@ -17,6 +18,7 @@
 
 struct watch {
     struct ballast_ledger *l;
+    struct stat opened;
     double interval;
     unsigned long count;
     struct frame frame;
@@ -70,12 +72,27 @@ static void prepare(struct watch *w)
     }
 }
 
+/* A ledger that was replaced can still be read, but nobody uses it. */
+static void let_go_if_replaced(struct watch *w)
+{
+    struct stat now;
+
+    if (w->l && (stat(ledger_path, &now) || now.st_ino != w->opened.st_ino ||
+                 now.st_dev != w->opened.st_dev)) {
+        ballast_ledger_close(w->l);
+        w->l = NULL;
+    }
+}
+
 static void reopen(struct watch *w)
 {
     struct ballast_refusal why;
     char text[1024];
 
-    if (ballast_ledger_open(ledger_path, &w->l, &why)) {
+    if (stat(ledger_path, &w->opened)) {
+        snprintf(w->problem, sizeof(w->problem),
+                 "cannot open the ledger: %s", strerror(errno));
+    } else if (ballast_ledger_open(ledger_path, &w->l, &why)) {
         w->l = NULL;
         ballast_refusal_text(&why, text, sizeof(text));
         snprintf(w->problem, sizeof(w->problem),
@@ -88,6 +105,7 @@ static struct ballast_status *look(struct watch *w)
     struct ballast_status *st = NULL;
     int err;
 
+    let_go_if_replaced(w);
     if (!w->l) {
         reopen(w);
     }
@@ -159,6 +177,7 @@ int cmd_watch(int argc, char **argv)
     if (status) {
         return status;
     }
+    stat(ledger_path, &w.opened);
     w.l = open_ledger(&status);
     if (!w.l) {
         return status;

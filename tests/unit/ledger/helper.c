@@ -314,7 +314,7 @@ bool identity_holds(struct ballast_ledger *l)
     if (ledger_lock(l)) {
         return false;
     }
-    ledger_recompute(l, sums);
+    ok &= ledger_recompute(l, sums) == l->header->nr_waiters;
     for (i = 0; i < l->geo.nr_cells; i++) {
         ok &= sums[i].claimed_bytes == l->totals[i].claimed_bytes &&
               sums[i].resident_bytes == l->totals[i].resident_bytes &&
@@ -323,6 +323,17 @@ bool identity_holds(struct ballast_ledger *l)
     }
     ledger_unlock(l);
     return ok;
+}
+
+int identity_after(struct ballast_ledger *l, int ret, const char *code,
+                   const char *file, int line)
+{
+    if (!identity_holds(l)) {
+        tap_failures++;
+        printf("# identity broken after %s at %s:%d\n", code, file, line);
+        fflush(stdout);
+    }
+    return ret;
 }
 
 struct ballast_cell cell_on(struct ballast_ledger *l, uint32_t node)

@@ -8,6 +8,7 @@
  */
 #include <pthread.h>
 
+#define IDENTITY_ALWAYS
 #include "helper.h"
 
 static struct ballast_refusal why;
