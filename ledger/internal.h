@@ -50,6 +50,7 @@ struct ballast_ledger {
     int fd;
     struct file_header *header;
     struct geometry geo;
+    uint64_t fixed[FILE_STATIC_BYTES / 8 + 1];     /* the static part, sum */
     uint64_t backed[MAX_CELLS];
     uint64_t promisable[MAX_CELLS];
     uint64_t *capacity;
@@ -126,7 +127,10 @@ int file_geometry(const struct file_header *h, uint64_t size,
                   struct geometry *geo, struct ballast_refusal *why);
 int file_boot_id(uint8_t id[16]);
 int file_mutex_init(pthread_mutex_t *mutex);
+int file_put_mutex(struct file_header *h);
 bool file_mutex_looks_right(const pthread_mutex_t *mutex);
+bool file_mutex_is_orphan(const pthread_mutex_t *mutex);
+bool file_has_locks(int fd);
 
 /* lock.c */
 int ledger_lock(struct ballast_ledger *l);
