@@ -197,6 +197,7 @@ int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
     int left, err;
 
     sample.valid = false;
+    guard_unlinked(l);
     for (left = SAMPLES_MAX; ; left--) {
         err = try(l, opaque, &sample, why);
         if (err > 0 && left > 0) {

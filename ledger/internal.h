@@ -62,6 +62,8 @@ struct ballast_ledger {
     bool serving;       /* the daemon's: it is told when a client ends */
     bool wake;          /* under the mutex: wake the waiters after it */
     uint32_t swept_to;
+    uint64_t looked_ns;
+    bool unlinked;
 };
 
 struct view {
@@ -90,6 +92,7 @@ void why_init(struct ballast_refusal *why);
 int refuse(struct ballast_refusal *why, enum ballast_reason reason);
 int refuse_system(struct ballast_refusal *why, int err, const char *format,
                   ...) __attribute__((format(printf, 3, 4)));
+int refuse_stale(struct ballast_refusal *why, const char *detail);
 int refuse_detail(struct ballast_refusal *why, enum ballast_reason reason,
                   const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -116,6 +119,13 @@ int ledger_verdict(const struct ballast_ledger *l, int err,
                    struct ballast_refusal *why);
 uint32_t ledger_recompute(struct ballast_ledger *l, struct total_cell *sums);
 void ledger_recover(struct ballast_ledger *l);
+
+/* guard.c */
+int guard_map(void *base, size_t bytes);
+void guard_unmap(void *base);
+void guard_thread(void);
+void guard_condemn(const struct ballast_ledger *l);
+bool guard_unlinked(struct ballast_ledger *l);
 
 /* slot.c */
 struct file_slot *slot_at(const struct ballast_ledger *l, uint32_t nr);

@@ -27,6 +27,9 @@ static int join_locked(struct ballast_ledger *l, const char *name,
     struct view none;
     uint32_t nr;
 
+    if (l->unlinked) {
+        return refuse_stale(why, "its file was removed");
+    }
     if (l->slot != SLOT_NONE) {
         return refuse_system(why, -EALREADY, "this handle has joined");
     }
@@ -67,6 +70,8 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
         return err;
     }
     ballast_sweep(ledger);
+    ledger->looked_ns = 0;
+    guard_unlinked(ledger);
     err = ledger_lock_why(ledger, why);
     if (err) {
         return err;

@@ -201,12 +201,13 @@ int sweep_served(struct ballast_ledger *l, uint32_t nr)
 int ballast_sweep(struct ballast_ledger *ledger)
 {
     uint64_t pidns = host_pidns();
-    uint32_t nr, high, freed = 0;
+    uint32_t high, nr, freed = 0;
     int ret = 0;
 
     if (ledger->remote) {
         return remote_sweep(ledger);
     }
+    guard_thread();
     high = slots_high(ledger);
     for (nr = 0; nr < high && ret >= 0; nr++) {
         ret = sweep_slot(ledger, nr, pidns);
@@ -236,11 +237,13 @@ static bool is_suspect(const struct file_slot *s, uint64_t pidns)
  */
 int sweep_some(struct ballast_ledger *l, uint64_t budget_ns)
 {
-    uint32_t high = slots_high(l), freed = 0, nr, i;
     uint64_t pidns = host_pidns(), until = host_now_ns() + budget_ns;
     uint32_t from = __atomic_load_n(&l->swept_to, __ATOMIC_RELAXED);
+    uint32_t high, freed = 0, nr, i;
     int ret = 0;
 
+    guard_thread();
+    high = slots_high(l);
     for (nr = 0; nr < high && ret >= 0; nr++) {
         if (is_suspect(slot_at(l, nr), pidns)) {
             ret = sweep_slot(l, nr, pidns);

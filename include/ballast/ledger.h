@@ -290,6 +290,20 @@ void ballast_set_patience(struct ballast_ledger *ledger, uint32_t ms);
 void ballast_ledger_close(struct ballast_ledger *ledger);
 
 /**
+ * ballast_guard_rearm() - stay safe from a file that is cut short
+ *
+ * Whoever shortens the file of a ledger must not kill those who have it
+ * mapped: the first open installs a handler of SIGBUS that makes operations
+ * fail with BALLAST_BAD_FILE instead, and passes on every fault that is not
+ * in a ledger.  A program that installs a handler of its own afterwards calls
+ * this once it has.  A thread that uses a ledger has SIGBUS unblocked.
+ *
+ * Return: 0, also when nothing was open yet or nobody is in front; -ENOSPC
+ * after too many times (4).
+ */
+int ballast_guard_rearm(void);
+
+/**
  * ballast_join() - become a participant
  * @ledger: an open handle that has not joined.
  * @name: 1 to 63 bytes of UTF-8 without control characters, not in use by a
