@@ -80,7 +80,8 @@ void access_of(const struct options *o, int fd, const struct credentials *who,
                struct access *access);
 
 /* log.c: one line each, key=value, with journald's priorities */
-enum { LOG_ERROR = 3, LOG_WARN = 4, LOG_NOTE = 5, LOG_LINE = 6 };
+enum { LOG_ERROR = 3, LOG_WARN = 4, LOG_NOTE = 5, LOG_LINE = 6,
+       LOG_ASKED = 8 };
 
 void log_line(int priority, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

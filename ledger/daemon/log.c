@@ -21,7 +21,7 @@
 static uint64_t spent_until_ns;     /* of the token bucket */
 static uint64_t left_out;
 
-/* Errors always have room. */
+/* What was asked for, and errors, always have room. */
 static bool has_room(int priority)
 {
     uint64_t now = host_now_ns();
@@ -29,7 +29,7 @@ static bool has_room(int priority)
     if (spent_until_ns < now) {
         spent_until_ns = now;
     }
-    if (priority > LOG_ERROR &&
+    if (priority > LOG_ERROR && !(priority & LOG_ASKED) &&
         spent_until_ns - now > BURST_LINES * NS_PER_LINE) {
         left_out++;
         return false;
@@ -70,7 +70,7 @@ void log_line(int priority, const char *format, ...)
         return;
     }
     put_left_out();
-    n = snprintf(line, sizeof(line), "<%d>", priority);
+    n = snprintf(line, sizeof(line), "<%d>", priority & 7);
     va_start(args, format);
     m = vsnprintf(line + n, sizeof(line) - (size_t)n - 1, format, args);
     va_end(args);

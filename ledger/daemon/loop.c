@@ -44,7 +44,7 @@ void loop_log_counters(struct daemon *d, const char *event)
 {
     const struct counters *n = &d->counters;
 
-    log_line(LOG_LINE, "event=%s clients=%u participants=%u messages=%" PRIu64
+    log_line(LOG_LINE | LOG_ASKED, "event=%s clients=%u participants=%u messages=%" PRIu64
              " joins=%" PRIu64 " leaves=%" PRIu64 " deaths=%" PRIu64
              " refusals=%" PRIu64 " clients-refused=%" PRIu64
              " clients-dropped=%" PRIu64 " bad-size=%" PRIu64 " bad-magic=%"

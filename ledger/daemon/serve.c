@@ -509,12 +509,13 @@ static void serve_fault(struct daemon *d, struct client *c,
              c->who.uid, c->who.pid, fault_names[fault], d->in.head.op);
 }
 
-/* A ledger that was replaced, or is beyond repair, is not ours to serve. */
+/* A ledger that was replaced, or damaged, is not ours to serve. */
 static void check_ledger(struct daemon *d, int err)
 {
     bool page = d->in.head.op >= WIRE_CELLS && d->in.head.op != WIRE_CHECK;
 
-    if ((err == -ESTALE && !page) || err == -ENOTRECOVERABLE) {
+    if ((err == -ESTALE && !page) || err == -EBADMSG ||
+        err == -ENOTRECOVERABLE) {
         log_failure("the ledger", err);
         d->stop = true;
         d->status = 1;

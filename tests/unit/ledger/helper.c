@@ -78,33 +78,60 @@ static const char *file_behind(const char *path)
     return file;
 }
 
+/* Options besides --ledger and --socket; at most fifteen, then NULL. */
+const char *daemon_options[16] = { "--max-clients-per-uid", "512" };
+
 /* Its words go to a file, in case somebody wants to know. */
 static void exec_daemon(const char *path)
 {
     char file[300], log[300];
+    const char *argv[24] = { "ballastd", "--ledger", file, "--socket", path };
     int fd;
 
     snprintf(log, sizeof(log), "%s.log", path);
     snprintf(file, sizeof(file), "%s", file_behind(path));
+    memcpy(argv + 5, daemon_options, sizeof(daemon_options));
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    alarm(0);
     fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     dup2(fd, STDERR_FILENO);
     if (strcmp(ballast_sysfs_root, "/sys") != 0) {
         setenv("BALLAST_TEST_SYSFS", ballast_sysfs_root, 1);
     }
-    execl(over_daemon(), "ballastd", "--ledger", file, "--socket", path,
-          "--max-clients-per-uid", "512", NULL);
+    execv(over_daemon(), (char **)(uintptr_t)argv);
     _exit(127);
 }
 
-static void start_daemon(const char *path)
+static int daemon_of(const char *path)
 {
-    int i = nr_daemons++, tries;
+    int i;
 
-    if (nr_daemons > MAX_DAEMONS) {
-        abort();
+    for (i = nr_daemons; i-- > 0; ) {
+        if (strcmp(daemons[i].path, path) == 0) {
+            return i;
+        }
     }
-    strcpy(daemons[i].path, path);
+    return -1;
+}
+
+pid_t daemon_pid(const char *path)
+{
+    int i = daemon_of(path);
+
+    return i < 0 ? 0 : daemons[i].pid;
+}
+
+void daemon_start(const char *path)
+{
+    int i = daemon_of(path), tries;
+
+    if (i < 0) {
+        i = nr_daemons++;
+        if (nr_daemons > MAX_DAEMONS) {
+            abort();
+        }
+        strcpy(daemons[i].path, path);
+    }
     daemons[i].owner = getpid();
     daemons[i].pid = fork();
     if (daemons[i].pid == 0) {
@@ -113,6 +140,27 @@ static void start_daemon(const char *path)
     for (tries = 0; tries < 10000 && !remote_is_socket(path); tries++) {
         usleep(1000);
     }
+}
+
+void daemon_kill(const char *path)
+{
+    kill_and_reap(daemon_pid(path));
+}
+
+/* What it wrote, in private memory that the next call overwrites. */
+const char *daemon_log(const char *path)
+{
+    static char text[1 << 20];
+    char log[300];
+    ssize_t n;
+    int fd;
+
+    snprintf(log, sizeof(log), "%s.log", path);
+    fd = open(log, O_RDONLY);
+    n = fd < 0 ? 0 : pread(fd, text, sizeof(text) - 1, 0);
+    text[n < 0 ? 0 : n] = '\0';
+    close(fd);
+    return text;
 }
 
 /* They must end well, too: their sanitizers speak by the exit status. */
@@ -144,15 +192,11 @@ struct ballast_ledger *behind(struct ballast_ledger *l)
     if (!l->remote) {
         return l;
     }
-    for (i = nr_daemons; i-- > 0; ) {
-        if (strcmp(daemons[i].path, l->remote->path) == 0) {
-            if (!daemons[i].file) {
-                daemons[i].file = must_open(file_behind(daemons[i].path));
-            }
-            return daemons[i].file;
-        }
+    i = daemon_of(l->remote->path);
+    if (!daemons[i].file) {
+        daemons[i].file = must_open(file_behind(daemons[i].path));
     }
-    abort();
+    return daemons[i].file;
 }
 
 static void remove_directory(void)
@@ -233,7 +277,7 @@ const char *make_ledger(const char *name, const struct ballast_config *config)
         exit(1);
     }
     if (over_daemon()) {
-        start_daemon(path);
+        daemon_start(path);
     }
     return path;
 }

@@ -78,6 +78,11 @@ const char *new_ledger(const char *name, uint32_t nodes,
                        uint64_t per_node_bytes);
 const char *make_ledger(const char *name, const struct ballast_config *config);
 const char *over_daemon(void);
+extern const char *daemon_options[16];
+pid_t daemon_pid(const char *path);
+void daemon_start(const char *path);
+void daemon_kill(const char *path);
+const char *daemon_log(const char *path);
 struct ballast_ledger *behind(struct ballast_ledger *l);
 struct ballast_ledger *must_open(const char *path);
 struct ballast_ledger *must_join(const char *path, const char *name);
