@@ -385,7 +385,7 @@ class Checker:
         if problems:
             return
         names = [t['name'] for t in self.meson_tests(folder)
-                 if not self.is_slow(t)]
+                 if not self.has_tag(t, 'slow', 'random')]
         if not names:
             self.report.add('SKIP', f'{name}: unit tests', None,
                             'no tests in this build')
@@ -406,8 +406,11 @@ class Checker:
         return json.loads(out)
 
     @staticmethod
-    def is_slow(test):
-        return any(s.rpartition(':')[2] == 'slow' for s in test['suite'])
+    def has_tag(test, *tags):
+        return any(s.rpartition(':')[2] in tags for s in test['suite'])
+
+    def is_slow(self, test):
+        return self.has_tag(test, 'slow')
 
     def run_meson(self, env):
         names = []
