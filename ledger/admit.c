@@ -254,6 +254,10 @@ int admit(const struct ballast_ledger *l, const struct view *from,
     if (!outstanding_rises(&l->geo, from, to)) {
         return 0;
     }
+    if (l->unlinked) {
+        return refuse_stale(why, "its file was removed; what is promised "
+                            "stays, nothing is added");
+    }
     for (class = 0; class < l->geo.nr_classes; class++) {
         if (short_capacity(l, from, to, class, &s)) {
             return refuse_short(l, to, &s, why);

@@ -248,12 +248,31 @@ static int check_promises(struct checker *c)
     return 0;
 }
 
+/* Not of the file, but of where it is. */
+static int check_name(struct checker *c)
+{
+    c->l->looked_ns = 0;
+    if (guard_unlinked(c->l)) {
+        found(c, BALLAST_WARNING, "the file was removed: nobody can join it, "
+              "and a new ledger of that name does not know its promises");
+    }
+    return 0;
+}
+
 int ballast_check(struct ballast_ledger *ledger, unsigned flags,
                   ballast_finding *report, void *opaque)
 {
     struct checker c = { .l = ledger, .report = report, .opaque = opaque };
-    int err = check_header(&c);
+    int err;
 
+    if (ledger->remote) {
+        return remote_check(ledger, flags, report, opaque);
+    }
+    guard_thread();
+    err = check_name(&c);
+    if (!err) {
+        err = check_header(&c);
+    }
     if (!err) {
         err = check_slots(&c);
     }
@@ -263,5 +282,5 @@ int ballast_check(struct ballast_ledger *ledger, unsigned flags,
     if (!err) {
         err = check_promises(&c);
     }
-    return err ? err : c.bad;
+    return ledger_verdict(ledger, err ? err : c.bad, NULL);
 }

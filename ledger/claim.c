@@ -204,6 +204,7 @@ int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
     int left, err;
 
     sample.valid = false;
+    guard_unlinked(l);
     for (left = SAMPLES_MAX; ; left--) {
         err = try(l, opaque, &sample, why);
         if (err > 0 && left > 0) {
@@ -243,6 +244,9 @@ int ballast_claim(struct ballast_ledger *ledger,
     struct view to;
     int err;
 
+    if (ledger->remote) {
+        return remote_claim(ledger, set, nr, why);
+    }
     why_init(why);
     view_zero(&ledger->geo, &to);
     err = demand_view(&ledger->geo, set, nr, &to, why);
@@ -262,6 +266,9 @@ int ballast_report(struct ballast_ledger *ledger,
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        return remote_report(ledger, set, nr);
+    }
     view_zero(&ledger->geo, &to);
     err = usage_view(&ledger->geo, set, nr, &to);
     if (err) {
@@ -393,6 +400,9 @@ int ballast_stand(struct ballast_ledger *ledger, const char *name,
     struct standing st;
     int err;
 
+    if (ledger->remote) {
+        return remote_stand(ledger, name, set, nr, pid, why);
+    }
     st.name = name;
     st.polite = false;
     err = stand_prepare(ledger, &st, set, nr, pid, why);
@@ -493,6 +503,9 @@ int ballast_stand_wait(struct ballast_ledger *ledger, const char *name,
     struct standing st;
     int err;
 
+    if (ledger->remote) {
+        return remote_stand_wait(ledger, name, set, nr, pid, timeout_ms, why);
+    }
     st.name = name;
     st.polite = true;
     st.made = false;
@@ -528,6 +541,9 @@ int ballast_release(struct ballast_ledger *ledger, const char *name,
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        return remote_release(ledger, name, why);
+    }
     why_init(why);
     err = ledger_lock_why(ledger, why);
     if (err) {

@@ -120,6 +120,7 @@ static int finish_header(struct file_header *h, struct geometry *geo,
 static int write_file(int fd, const struct file_header *h,
                       const struct geometry *geo, const uint64_t *capacity)
 {
+    struct file_header *mapped;
     uint8_t *base;
     int err;
 
@@ -135,7 +136,9 @@ static int write_file(int fd, const struct file_header *h,
     put_words(base, h, offsetof(struct file_header, mutex));
     put_words(base + geo->capacity_offset, capacity,
               geo->nr_cells * sizeof(*capacity));
-    err = file_mutex_init(&((struct file_header *)(void *)base)->mutex);
+    mapped = (struct file_header *)(void *)base;
+    err = file_mutex_init(&mapped->mutex);
+    put64(&mapped->alive, FILE_ALIVE);
     ballast_crash_point();
     munmap(base, geo->file_bytes);
     return err;
@@ -154,6 +157,29 @@ static bool anybody_lives(struct ballast_ledger *l)
     return false;
 }
 
+/*
+ * A file of another format, or that was cut short, says nothing about its
+ * participants; but their locks do.
+ */
+static bool somebody_has_a_slot(const char *path)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK,
+        .l_whence = SEEK_SET,
+        .l_start = LOCK_SLOT_OFFSET,
+        .l_len = SLOTS_MAX,
+    };
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    bool somebody;
+
+    if (fd < 0) {
+        return false;
+    }
+    somebody = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    close(fd);
+    return somebody;
+}
+
 /* What is in the way may also be something that never was a ledger. */
 static int retire_old(const char *path)
 {
@@ -161,7 +187,8 @@ static int retire_old(const char *path)
     int err = ballast_ledger_open(path, &l, NULL);
 
     if (err) {
-        return err == -ETIMEDOUT ? err : 0;
+        return err == -ETIMEDOUT ? err :
+               somebody_has_a_slot(path) ? -EBUSY : 0;
     }
     ballast_sweep(l);
     err = ledger_lock(l);
@@ -173,7 +200,8 @@ static int retire_old(const char *path)
         }
         ledger_unlock(l);
     } else if (err != -ETIMEDOUT) {
-        err = 0;    /* retired before, or beyond repair */
+        /* retired before, or beyond repair */
+        err = somebody_has_a_slot(path) ? -EBUSY : 0;
     }
     ballast_ledger_close(l);
     return err;

@@ -280,6 +280,7 @@ static int map_bytes(int fd, const struct geometry *geo,
 {
     struct ballast_ledger *l = calloc(1, sizeof(*l));
     uint8_t *base;
+    int err;
 
     if (!l) {
         return -ENOMEM;
@@ -289,6 +290,12 @@ static int map_bytes(int fd, const struct geometry *geo,
     if (base == MAP_FAILED) {
         free(l);
         return -errno;
+    }
+    err = guard_map(base, geo->file_bytes);
+    if (err) {
+        munmap(base, geo->file_bytes);
+        free(l);
+        return err;
     }
     l->fd = fd;
     l->geo = *geo;
@@ -303,7 +310,11 @@ static int map_bytes(int fd, const struct geometry *geo,
 
 void file_unmap(struct ballast_ledger *l)
 {
-    munmap(l->header, l->geo.file_bytes);
+    /* See guard.c: a mapping that was cut short stays. */
+    if (get64(&l->header->alive) == FILE_ALIVE) {
+        guard_unmap(l->header);
+        munmap(l->header, l->geo.file_bytes);
+    }
     free(l);
 }
 
@@ -387,6 +398,10 @@ int file_map(int fd, struct ballast_ledger **out, struct ballast_refusal *why)
     if (err) {
         return err;
     }
+    if (h.alive != FILE_ALIVE) {
+        return refuse_detail(why, BALLAST_BAD_FILE, "somebody cut it short "
+                             "while it was in use; its claims are lost");
+    }
     if (!file_mutex_looks_right(&h.mutex)) {
         return refuse_detail(why, BALLAST_BAD_FILE, "its lock is damaged");
     }
@@ -443,7 +458,7 @@ static int reset_after_boot(struct ballast_ledger *l)
     put32(&h->slots_high, 0);
     put32(&h->nr_waiters, 0);
     put_words(h->boot_id, now, sizeof(now));
-    return 0;
+    return ledger_verdict(l, 0, NULL);
 }
 
 /* Whether the path still names the file that we have. */
@@ -503,6 +518,9 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
 {
     int tries = 0, err;
 
+    if (remote_is_socket(path)) {
+        return remote_open(path, out, why);
+    }
     why_init(why);
     do {
         err = open_once(path, out, why);
@@ -513,11 +531,22 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
     return err;
 }
 
+void ballast_set_patience(struct ballast_ledger *ledger, uint32_t ms)
+{
+    if (ledger->remote) {
+        remote_set_patience(ledger, ms);
+    }
+}
+
 void ballast_ledger_close(struct ballast_ledger *ledger)
 {
     int fd;
 
     if (!ledger) {
+        return;
+    }
+    if (ledger->remote) {
+        remote_close(ledger);
         return;
     }
     if (!ledger->bequeathed) {

@@ -8,6 +8,7 @@
  *    covered by static_sum; the capacity cells by capacity_sum;
  *  - geometry is read once, at open, checked, and kept in the handle: later
  *    changes in the file cannot make us read or write outside the mapping;
+ *  - alive is FILE_ALIVE, and zero once the file was found to be cut short;
  *  - a slot that is not SLOT_FREE owns what the copy (seq & 1) says;
  *  - totals are a cache of the slots and may be wrong only while the mutex
  *    is held, or after its owner died.
@@ -26,7 +27,8 @@
 #define FILE_FORMAT         2u
 #define FILE_HEADER_BYTES   4096u
 #define FILE_STATIC_BYTES   1024u
-#define FILE_MUTEX_BYTES    128u
+#define FILE_MUTEX_BYTES    56u
+#define FILE_ALIVE          UINT64_C(0x6576696c41746c42)
 #define FILE_MAX_BYTES      (UINT64_C(1) << 30)
 
 #define SLOTS_DEFAULT       4096u
@@ -94,6 +96,7 @@ struct file_header {
         pthread_mutex_t mutex;
         uint8_t mutex_room[FILE_MUTEX_BYTES];
     };
+    uint64_t alive;         /* in the mutex's cache line: read before it */
 };
 
 struct total_cell {
@@ -165,7 +168,8 @@ AT(file_header, nr_waiters, 1136);
 AT(file_header, zero3, 1140);
 AT(file_header, next_ticket, 1144);
 AT(file_header, mutex, 1152);
-static_assert(sizeof(struct file_header) == 1280, "header size");
+AT(file_header, alive, 1208);
+static_assert(sizeof(struct file_header) == 1216, "header size");
 static_assert(sizeof(pthread_mutex_t) <= FILE_MUTEX_BYTES, "mutex room");
 
 AT(total_cell, claimed_bytes, 0);

@@ -15,6 +15,7 @@
 
 #include "ballast/admin.h"
 #include "format.h"
+#include "remote.h"
 #include "store.h"
 
 /*
@@ -45,6 +46,7 @@ struct geometry {
  * geometry, and per cell what the operator gave and what may be promised.
  */
 struct ballast_ledger {
+    struct remote *remote;      /* behind a daemon: then no file below */
     int fd;
     struct file_header *header;
     struct geometry geo;
@@ -57,8 +59,11 @@ struct ballast_ledger {
     uint64_t serial;
     pid_t joined_pid;
     bool bequeathed;
+    bool serving;       /* the daemon's: it is told when a client ends */
     bool wake;          /* under the mutex: wake the waiters after it */
     uint32_t swept_to;
+    uint64_t looked_ns;
+    bool unlinked;
 };
 
 struct view {
@@ -87,6 +92,7 @@ void why_init(struct ballast_refusal *why);
 int refuse(struct ballast_refusal *why, enum ballast_reason reason);
 int refuse_system(struct ballast_refusal *why, int err, const char *format,
                   ...) __attribute__((format(printf, 3, 4)));
+int refuse_stale(struct ballast_refusal *why, const char *detail);
 int refuse_detail(struct ballast_refusal *why, enum ballast_reason reason,
                   const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -113,6 +119,13 @@ int ledger_verdict(const struct ballast_ledger *l, int err,
                    struct ballast_refusal *why);
 uint32_t ledger_recompute(struct ballast_ledger *l, struct total_cell *sums);
 void ledger_recover(struct ballast_ledger *l);
+
+/* guard.c */
+int guard_map(void *base, size_t bytes);
+void guard_unmap(void *base);
+void guard_thread(void);
+void guard_condemn(const struct ballast_ledger *l);
+bool guard_unlinked(struct ballast_ledger *l);
 
 /* slot.c */
 struct file_slot *slot_at(const struct ballast_ledger *l, uint32_t nr);
@@ -218,6 +231,16 @@ int queue_attempt(struct ballast_ledger *l, attempt_fn *try,
 #define SWEEP_BUDGET_NS (UINT64_C(300) * 1000)
 int sweep_some(struct ballast_ledger *l, uint64_t budget_ns);
 bool process_gone(int32_t pid, uint64_t start_ticks);
+int sweep_served(struct ballast_ledger *l, uint32_t nr);
+
+/* served.c: what the daemon does for a client, with a handle like a client's */
+int served_join(struct ballast_ledger *l, const struct birth *b,
+                struct ballast_refusal *why);
+int served_attach(struct ballast_ledger *l, uint32_t slot, uint64_t serial,
+                  const uint64_t cookie[2], const struct identity *who,
+                  bool adopt, struct ballast_refusal *why);
+bool served_is_mine(const struct ballast_ledger *l);
+uint64_t served_charge(const struct ballast_ledger *l, uint32_t nr);
 
 /* host.c */
 extern const char *ballast_sysfs_root;

@@ -27,6 +27,9 @@ static int join_locked(struct ballast_ledger *l, const char *name,
     struct view none;
     uint32_t nr;
 
+    if (l->unlinked) {
+        return refuse_stale(why, "its file was removed");
+    }
     if (l->slot != SLOT_NONE) {
         return refuse_system(why, -EALREADY, "this handle has joined");
     }
@@ -53,6 +56,9 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
     struct identity who;
     int err;
 
+    if (ledger->remote) {
+        return remote_join(ledger, name, max_bytes, why);
+    }
     why_init(why);
     identity_self(&who);
     if (!name) {
@@ -64,6 +70,8 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
         return err;
     }
     ballast_sweep(ledger);
+    ledger->looked_ns = 0;
+    guard_unlinked(ledger);
     err = ledger_lock_why(ledger, why);
     if (err) {
         return err;
@@ -80,6 +88,10 @@ void ballast_leave(struct ballast_ledger *ledger)
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        remote_leave(ledger);
+        return;
+    }
     if (nr == SLOT_NONE || ledger->joined_pid != getpid()) {
         ledger->slot = SLOT_NONE;
         return;
@@ -104,6 +116,9 @@ int ballast_bequeath(struct ballast_ledger *ledger, char *buf, size_t len)
 {
     int n;
 
+    if (ledger->remote) {
+        return remote_bequeath(ledger, buf, len);
+    }
     if (ledger->slot == SLOT_NONE) {
         return -ENOTCONN;
     }
@@ -211,6 +226,9 @@ int ballast_adopt(const char *claim, struct ballast_ledger **out,
     struct ballast_ledger *l;
     int err;
 
+    if (remote_is_bequest(claim)) {
+        return remote_adopt(claim, out, why);
+    }
     why_init(why);
     err = parse_bequest(claim, &b, why);
     if (err) {

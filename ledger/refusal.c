@@ -109,6 +109,15 @@ int refuse_detail(struct ballast_refusal *why, enum ballast_reason reason,
     return refuse(why, reason);
 }
 
+int refuse_stale(struct ballast_refusal *why, const char *detail)
+{
+    refuse_detail(why, BALLAST_BAD_FILE, "%s", detail);
+    if (why) {
+        why->err = -ESTALE;
+    }
+    return -ESTALE;
+}
+
 const char *ballast_reason_name(enum ballast_reason reason)
 {
     return (size_t)reason < NR_REASONS ? reasons[reason].name : "unknown";

@@ -88,7 +88,7 @@ static bool by_process(uint32_t flags)
 static bool lost_its_owner(struct ballast_ledger *l, uint32_t nr,
                            const struct owner *o, uint64_t pidns)
 {
-    if (nr == l->slot) {
+    if (nr == l->slot || (l->serving && (o->flags & SLOT_SERVED))) {
         return false;
     }
     if (by_process(o->flags)) {
@@ -195,13 +195,23 @@ static int sweep_slot(struct ballast_ledger *l, uint32_t nr, uint64_t pidns)
     return err ? err : sweep_dying(l, nr, pidns);
 }
 
+/* For the daemon, which heard that the slot's process has ended. */
+int sweep_served(struct ballast_ledger *l, uint32_t nr)
+{
+    return sweep_slot(l, nr, host_pidns());
+}
+
 int ballast_sweep(struct ballast_ledger *ledger)
 {
-    uint32_t high = slots_high(ledger);
     uint64_t pidns = host_pidns();
-    uint32_t nr, freed = 0;
+    uint32_t high, nr, freed = 0;
     int ret = 0;
 
+    if (ledger->remote) {
+        return remote_sweep(ledger);
+    }
+    guard_thread();
+    high = slots_high(ledger);
     for (nr = 0; nr < high && ret >= 0; nr++) {
         ret = sweep_slot(ledger, nr, pidns);
         freed += ret > 0;
@@ -230,11 +240,13 @@ static bool is_suspect(const struct file_slot *s, uint64_t pidns)
  */
 int sweep_some(struct ballast_ledger *l, uint64_t budget_ns)
 {
-    uint32_t high = slots_high(l), freed = 0, nr, i;
     uint64_t pidns = host_pidns(), until = host_now_ns() + budget_ns;
     uint32_t from = __atomic_load_n(&l->swept_to, __ATOMIC_RELAXED);
+    uint32_t high, freed = 0, nr, i;
     int ret = 0;
 
+    guard_thread();
+    high = slots_high(l);
     for (nr = 0; nr < high && ret >= 0; nr++) {
         if (is_suspect(slot_at(l, nr), pidns)) {
             ret = sweep_slot(l, nr, pidns);

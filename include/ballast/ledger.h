@@ -16,6 +16,12 @@
  * handle are serialised by the ledger's own lock.  No call blocks on another
  * participant for longer than that participant's critical section, and a
  * participant that dies inside one is repaired by the next one that enters.
+ *
+ * Through a daemon (docs/ballastd.md) calls mean the same.  They connect
+ * again by themselves when the daemon is started anew; one that gets no
+ * answer for five seconds (ballast_set_patience()) fails with
+ * BALLAST_NO_DAEMON.  A handle is its process's: a forked child opens, or
+ * adopts, one of its own.
  */
 #ifndef BALLAST_LEDGER_H
 #define BALLAST_LEDGER_H
@@ -237,7 +243,8 @@ struct ballast_refusal {
 
 /**
  * ballast_ledger_open() - open a ledger
- * @path: an existing ledger file, see ballast_ledger_create().
+ * @path: an existing ledger file, see ballast_ledger_create(), or the socket
+ *     of a daemon that has one.
  * @out: set to a handle that the caller closes with ballast_ledger_close().
  * @why: filled in on failure, may be NULL.
  *
@@ -256,6 +263,22 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
                         struct ballast_refusal *why);
 
 /**
+ * BALLAST_CLAIM_BYTES - room for the words of ballast_bequeath()
+ */
+#define BALLAST_CLAIM_BYTES 256
+
+/**
+ * ballast_set_patience() - how long a call may wait for the daemon
+ * @ledger: an open handle; nothing happens if it is of a file.
+ * @ms: milliseconds; 5000 before the first call.
+ *
+ * A call that got no answer in that time fails with BALLAST_NO_DAEMON.  If
+ * the daemon was there and silent, calls in the next second fail at once: a
+ * caller that must not block loses one patience a second at most.
+ */
+void ballast_set_patience(struct ballast_ledger *ledger, uint32_t ms);
+
+/**
  * ballast_ledger_close() - close a handle
  * @ledger: from ballast_ledger_open() or ballast_adopt(), or NULL.
  *
@@ -265,6 +288,20 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
  * Context: no other thread may use the handle any more.
  */
 void ballast_ledger_close(struct ballast_ledger *ledger);
+
+/**
+ * ballast_guard_rearm() - stay safe from a file that is cut short
+ *
+ * Whoever shortens the file of a ledger must not kill those who have it
+ * mapped: the first open installs a handler of SIGBUS that makes operations
+ * fail with BALLAST_BAD_FILE instead, and passes on every fault that is not
+ * in a ledger.  A program that installs a handler of its own afterwards calls
+ * this once it has.  A thread that uses a ledger has SIGBUS unblocked.
+ *
+ * Return: 0, also when nothing was open yet or nobody is in front; -ENOSPC
+ * after too many times (4).
+ */
+int ballast_guard_rearm(void);
 
 /**
  * ballast_join() - become a participant
@@ -308,10 +345,12 @@ int ballast_adopt(const char *claim, struct ballast_ledger **out,
  * ballast_bequeath() - let the claim survive exec
  * @ledger: a handle that has joined.
  * @buf: receives words for BALLAST_ENV_CLAIM.
- * @len: room in @buf, in bytes; 96 is enough.
+ * @len: room in @buf, in bytes; BALLAST_CLAIM_BYTES is enough.
  *
  * The descriptor stays open across exec, in every program that the process
- * starts from now on: execute the heir next.
+ * starts from now on: execute the heir next.  Through a daemon there is no
+ * descriptor: the words have a secret in them, and a heir in another process
+ * must adopt within two seconds of this one's end.
  *
  * Return: 0; -ENOTCONN when there is no claim; -ENOSPC when @buf is too
  * small; any errno of fcntl().

@@ -566,6 +566,8 @@ static void machine_made(Notifier *n, void *unused)
         }
     }
     claim.blocks = blocks;
+    /* QEMU has installed its own handler of SIGBUS since the ledger's open. */
+    ballast_guard_rearm();
 }
 
 /* Unplugged: it needs no promise any more.  The next sample asks for less. */

@@ -240,7 +240,7 @@ static void test_members(void)
        why.reason == BALLAST_ABOVE_MAXIMUM && why.limit_bytes == GIB(2),
        "above the maximum");
     OK(CLAIM1(l, 0, GIB(2), &why) == 0, "the maximum itself");
-    slot_at(l, slot)->max_bytes = GIB(1);
+    slot_at(behind(l), slot)->max_bytes = GIB(1);
     OK(CLAIM1(l, 0, MIB(1536), &why) == 0 && ballast_claim(l, NULL, 0, &why)
        == 0, "less and nothing, with the maximum below the total");
     ballast_leave(l);
@@ -307,9 +307,8 @@ static void test_sparse(void)
     config.nr_classes = 4;
     config.page_bytes[2] = GIB(1);
     config.page_bytes[3] = KIB(64);
-    OK(ballast_ledger_create(temp_path("sparse"), &config, 0, &why) == 0,
+    OK((l = must_join(make_ledger("sparse", &config), "vm")) != NULL,
        "64 nodes with gaps, 4 page sizes");
-    l = must_join(temp_path("sparse"), "vm");
     OK(CLAIM1(l, 0, GIB(1), &why) == -ENOENT && CLAIM1(l, 5, GIB(1), &why) ==
        0 && CLAIM1(l, 194, GIB(1), &why) == 0 && free_on(l, 5) == GIB(1) &&
        CLAIM1(l, ANY, GIB(64), &why) == 0 &&
