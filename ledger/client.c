@@ -289,9 +289,8 @@ static int call_until(struct ballast_ledger *l, uint64_t deadline_ns,
             return protocol_error(r, err, why);
         }
         if (host_now_ns() + wait_ms * NS_PER_MS >= deadline_ns) {
-            if (err == -ETIMEDOUT) {
-                r->stuck_until_ns = host_now_ns() + STUCK_NS;
-            }
+            r->silent = err == -ETIMEDOUT;
+            r->stuck_until_ns = host_now_ns() + STUCK_NS;
             return no_daemon(r, err, why);
         }
         sleep_ms(wait_ms);
@@ -308,14 +307,20 @@ static int lost_slot(struct remote *r, struct ballast_refusal *why)
 int client_call(struct ballast_ledger *l, struct ballast_refusal *why)
 {
     struct remote *r = l->remote;
+    uint64_t now = host_now_ns(), patience_ns = r->patience_ms * NS_PER_MS;
     int err;
 
     r->repeated = false;
-    if (r->stuck_until_ns && host_now_ns() < r->stuck_until_ns) {
-        return no_daemon(r, -ETIMEDOUT, why);
+    if (now < r->stuck_until_ns) {
+        if (r->silent) {
+            return no_daemon(r, -ETIMEDOUT, why);
+        }
+        patience_ns = 0;        /* that there is none is found out at once */
     }
-    r->stuck_until_ns = 0;
-    err = call_until(l, host_now_ns() + r->patience_ms * NS_PER_MS, why);
+    err = call_until(l, now + patience_ns, why);
+    if (!err) {
+        r->stuck_until_ns = 0;
+    }
     return err ? err : reply_error(r, why);
 }
 

@@ -21,7 +21,8 @@ struct remote {
     bool joined;
     bool lost;                  /* the slot is gone */
     bool repeated;              /* the request may have arrived twice */
-    uint64_t stuck_until_ns;    /* the daemon did not answer: leave it alone */
+    bool silent;                /* it was there, and did not answer */
+    uint64_t stuck_until_ns;    /* a call failed: the next do not wait */
     uint64_t sequence;
     uint64_t cookie[2];
     uint32_t nr_wanted;         /* what was asked for last, to wait for it */

@@ -272,9 +272,9 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
  * @ledger: an open handle; nothing happens if it is of a file.
  * @ms: milliseconds; 5000 before the first call.
  *
- * A call that got no answer in that time fails with BALLAST_NO_DAEMON.  If
- * the daemon was there and silent, calls in the next second fail at once: a
- * caller that must not block loses one patience a second at most.
+ * A call that got no answer in that time fails with BALLAST_NO_DAEMON.  Calls
+ * in the next second try once at most, and not at all if the daemon was there
+ * and silent: a caller that must not block loses one patience a second.
  */
 void ballast_set_patience(struct ballast_ledger *ledger, uint32_t ms);
 

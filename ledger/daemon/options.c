@@ -96,7 +96,7 @@ static int find_user(const char *option, const char *name, uint32_t *uid)
     const struct passwd *entry = getpwnam(name);
 
     if (!entry) {
-        return wrong("--%s '%s': there is no such user", option, name);
+        return wrong("--%s 'user:%s': there is no such user", option, name);
     }
     *uid = entry->pw_uid;
     return 0;
@@ -107,7 +107,7 @@ static int find_group(const char *option, const char *name, uint32_t *gid)
     const struct group *entry = getgrnam(name);
 
     if (!entry) {
-        return wrong("--%s '%s': there is no such group", option, name);
+        return wrong("--%s 'group:%s': there is no such group", option, name);
     }
     *gid = entry->gr_gid;
     return 0;

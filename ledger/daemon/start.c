@@ -203,18 +203,23 @@ static int change_user(const char *name)
     return 0;
 }
 
-/* All of them, from all sets; those that are not there are no error. */
+/* While we are root: what an exec could give back, though there is none. */
+static void drop_bounding_set(void)
+{
+    int cap;
+
+    for (cap = 0; cap <= 63; cap++) {
+        prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+    }
+}
+
 static int drop_capabilities(void)
 {
     struct __user_cap_header_struct header = {
         .version = _LINUX_CAPABILITY_VERSION_3,
     };
     struct __user_cap_data_struct none[2] = { { 0 }, { 0 } };
-    int cap;
 
-    for (cap = 0; cap <= 63; cap++) {
-        prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
-    }
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     return syscall(SYS_capset, &header, none) ? -errno : 0;
 }
@@ -223,6 +228,7 @@ int start_drop(const struct options *o)
 {
     int err = 0;
 
+    drop_bounding_set();
     if (o->user) {
         err = change_user(o->user);
     }

@@ -397,6 +397,37 @@ static void test_child(void)
     close(fd);
 }
 
+static int join_as(int fd, const char *name, uint64_t cookie)
+{
+    make(WIRE_JOIN, WIRE_SMALL_BYTES);
+    strcpy(out.request.name, name);
+    out.request.cookie[1] = cookie;
+    return say(fd, WIRE_SMALL_BYTES);
+}
+
+/* As after a crash of the daemon between the join and its reply. */
+static void test_join_again(void)
+{
+    int one = greeted(), two = greeted(), three = greeted();
+    struct wire_member first;
+
+    OK(join_as(one, "twin", 7) == 0, "a join");
+    first = in.reply.member;
+    OK(join_as(two, "twin", 7) == 0 && in.reply.member.slot == first.slot &&
+       in.reply.member.serial == first.serial,
+       "the same once more finds the slot it made");
+    OK(join_as(three, "twin", 8) == -EADDRINUSE,
+       "another of that name does not");
+    make(WIRE_OWN, WIRE_SMALL_BYTES);
+    OK(say(one, WIRE_SMALL_BYTES) == -ENOTCONN,
+       "a slot has one connection, the last");
+    make(WIRE_LEAVE, WIRE_SMALL_BYTES);
+    OK(say(two, WIRE_SMALL_BYTES) == 0, "which leaves");
+    close(one);
+    close(two);
+    close(three);
+}
+
 /* Real messages with a few bytes changed; an op in range, most of the time. */
 static void test_noise(void)
 {
@@ -451,6 +482,7 @@ int main(void)
     test_limit();
     test_descriptors();
     test_child();
+    test_join_again();
     test_noise();
     test_silent();
     ballast_ledger_close(good);
