@@ -28,6 +28,9 @@ uint32_t slots_high(const struct ballast_ledger *l)
 {
     uint32_t high = get32(&l->header->slots_high);
 
+#ifdef BALLAST_PLANTED_BOUND
+    return high;                /* a control: the fuzzer must notice */
+#endif
     return high > l->geo.nr_slots ? l->geo.nr_slots : high;
 }
 

@@ -116,13 +116,17 @@ enum wire_fault wire_check_request(const union wire_message *m, size_t bytes)
     if (bytes == WIRE_LARGE_BYTES && !ops[op].large) {
         return WIRE_BAD_SIZE;
     }
+#ifndef BALLAST_PLANTED_BOUND   /* a control: the fuzzer must notice */
     if (q->head.nr > (ops[op].entry_bytes ? BALLAST_MAX_DEMANDS : 0)) {
         return WIRE_BAD_COUNT;
     }
+#endif
     end = WIRE_ENTRIES_OFFSET + (size_t)q->head.nr * ops[op].entry_bytes;
+#ifndef BALLAST_PLANTED_BOUND
     if (end > bytes) {
         return WIRE_BAD_COUNT;
     }
+#endif
     if (q->head.err || q->head.value || q->head.zero[0] || q->head.zero[1] ||
         q->head.zero[2] || !fields_fit(q, ops[op].uses) ||
         !all_zero(m, end, bytes)) {

@@ -475,7 +475,7 @@ class Checker:
         if problems:
             return
         names = [t['name'] for t in self.meson_tests(folder)
-                 if not self.has_suite(t, 'slow')]
+                 if not self.has_suite(t, 'slow', 'random')]
         if not names:
             section.add('SKIP', f'{name}: unit tests', None,
                             'no tests in this build')
@@ -496,8 +496,8 @@ class Checker:
         return json.loads(out)
 
     @staticmethod
-    def has_suite(test, suite):
-        return any(s.rpartition(':')[2] == suite for s in test['suite'])
+    def has_suite(test, *suites):
+        return any(s.rpartition(':')[2] in suites for s in test['suite'])
 
     def wanted_tests(self, section):
         for test in self.meson_tests(self.args.build):

@@ -38,7 +38,7 @@ struct actor {
     pthread_mutex_t *held;
     int fds[MAX_THINGS];
     struct mapping maps[MAX_THINGS];
-    bool done, dead, gone;
+    bool done, dead, gone, was_busy;
 };
 
 static struct actor actors[ACTORS + 1];
@@ -73,8 +73,7 @@ uint64_t __wrap_host_kernel_free(uint32_t node, uint64_t page_bytes, bool base,
 int __wrap_pthread_mutex_init(pthread_mutex_t *m,
                               const pthread_mutexattr_t *attr);
 int __wrap_pthread_mutex_trylock(pthread_mutex_t *m);
-int __wrap_pthread_mutex_timedlock(pthread_mutex_t *m,
-                                   const struct timespec *until);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *m);
 int __wrap_pthread_mutex_consistent(pthread_mutex_t *m);
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *m);
 
@@ -127,6 +126,7 @@ static void drop_files(struct actor *a)
 
     for (i = 0; i < MAX_THINGS; i++) {
         if (a->maps[i].base) {
+            guard_unmap(a->maps[i].base);
             __real_munmap(a->maps[i].base, a->maps[i].bytes);
             a->maps[i].base = NULL;
         }
@@ -235,6 +235,7 @@ void schedule_reset(void)
             drop_files(&actors[i]);
         }
         actors[i].done = actors[i].dead = actors[i].gone = false;
+        actors[i].was_busy = false;
         actors[i].held = NULL;
         for (k = 0; k < MAX_THINGS; k++) {
             actors[i].fds[k] = -1;
@@ -450,17 +451,24 @@ int __wrap_pthread_mutex_init(pthread_mutex_t *m,
     return __real_pthread_mutex_init(m, attr);
 }
 
+/* Whoever tries twice would try for ever: the other one's turn. */
 int __wrap_pthread_mutex_trylock(pthread_mutex_t *m)
 {
+    struct actor *a = &actors[self];
     int *word = &m->__data.__lock;
 
+    while (*word & OWNER_MASK && !(*word & OWNER_DIED)) {
+        if (self == OBSERVER || !a->was_busy) {
+            a->was_busy = true;
+            return EBUSY;
+        }
+        wait_for_other("the mutex is held for ever");
+    }
+    a->was_busy = false;
     if (*word & LOST_FOR_GOOD) {
         return ENOTRECOVERABLE;
     }
-    if (*word & OWNER_MASK && !(*word & OWNER_DIED)) {
-        return EBUSY;
-    }
-    actors[self].held = m;
+    a->held = m;
     if (*word & OWNER_DIED) {
         *word = (self + 1) | INCONSISTENT;
         return EOWNERDEAD;
@@ -469,19 +477,11 @@ int __wrap_pthread_mutex_trylock(pthread_mutex_t *m)
     return 0;
 }
 
-int __wrap_pthread_mutex_timedlock(pthread_mutex_t *m,
-                                   const struct timespec *until)
+/* One of this process only, which is held over nothing that is a step. */
+int __wrap_pthread_mutex_lock(pthread_mutex_t *m)
 {
-    int err;
-
-    (void)until;
-    while ((err = __wrap_pthread_mutex_trylock(m)) == EBUSY) {
-        if (self == OBSERVER) {
-            return ETIMEDOUT;
-        }
-        wait_for_other("the mutex is held for ever");
-    }
-    return err;
+    m->__data.__lock = self + 1;
+    return 0;
 }
 
 int __wrap_pthread_mutex_consistent(pthread_mutex_t *m)
