@@ -21,6 +21,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 
 PROGRAM_TIMEOUT = 600
+FULL_TIMEOUT = 5400     # of one that does what takes long
 TAIL_LINES = 30
 
 TAP_LINE = re.compile(r'^(not )?ok\b[ \t]*(\d+)?[ \t]*(?:-[ \t]*)?(.*)$')
@@ -487,9 +488,10 @@ class Checker:
         log = self.log(name)
         start = time.monotonic()
         tap = Tap(self.report, name)
-        code = run([path], log, PROGRAM_TIMEOUT, env, tap.line)
+        timeout = FULL_TIMEOUT if self.args.full else PROGRAM_TIMEOUT
+        code = run([path], log, timeout, env, tap.line)
         if code is None:
-            trouble = f'time-out after {PROGRAM_TIMEOUT} s'
+            trouble = f'time-out after {timeout} s'
         else:
             trouble = tap.trouble(exit_text(code))
         if trouble:
