@@ -46,6 +46,7 @@ extern const char *ledger_path;
 
 int cmd_init(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_migration(int argc, char **argv);
 int cmd_claim(int argc, char **argv);
 int cmd_release(int argc, char **argv);
 int cmd_run(int argc, char **argv);

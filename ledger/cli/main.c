@@ -24,6 +24,8 @@ static const char help[] =
 "             [--slots N] [--admission kernel|static]\n"
 "             [--count-cache PERCENT] [--force]\n"
 "  status   show capacity, claims and participants  [--json]\n"
+"  migration  tell of a QEMU's migration and its hints; needs no ledger\n"
+"             --qmp PATH [--json] [--watch[=SECONDS]] [--timeout SECONDS]\n"
 "  claim    hold memory under a name, without a process\n"
 "             --name NAME [--pid PID] SIZE[@NODE][/PAGE]...\n"
 "  release  end such a claim  NAME\n"
@@ -153,6 +155,7 @@ static const struct {
 } commands[] = {
     { "init", cmd_init },
     { "status", cmd_status },
+    { "migration", cmd_migration },
     { "claim", cmd_claim },
     { "release", cmd_release },
     { "run", cmd_run },
