@@ -29,6 +29,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 
 PROGRAM_TIMEOUT = 600
+FULL_TIMEOUT = 5400     # of one that does what takes long
 TAIL_LINES = 30
 AT_ONCE = 2                 # as long as each has a processor and
 ROOM = 4 << 20              # so much free memory, in KiB
@@ -604,9 +605,10 @@ class Checker:
         log = self.log(name)
         start = time.monotonic()
         tap = Tap(section, name)
-        code = run([path], log, PROGRAM_TIMEOUT, self.env, tap.line)
+        timeout = FULL_TIMEOUT if self.args.full else PROGRAM_TIMEOUT
+        code = run([path], log, timeout, self.env, tap.line)
         if code is None:
-            trouble = f'time-out after {PROGRAM_TIMEOUT} s'
+            trouble = f'time-out after {timeout} s'
         else:
             trouble = tap.trouble(exit_text(code))
         if trouble:

@@ -92,13 +92,14 @@ class LinuxGuest:
     def __init__(self, name: str, memory: int = 512 * MIB, *,
                  plugin: Optional[Mapping[str, object]] = None, device: str = DEVICE,
                  balloon: Optional[Mapping[str, object]] = None, extra: Sequence[str] = (),
-                 wrapper: Sequence[str] = (), env: Optional[Mapping[str, object]] = None) -> None:
+                 wrapper: Sequence[str] = (), env: Optional[Mapping[str, object]] = None,
+                 binary: Optional[str] = None) -> None:
         self.name = name
         self.memory = memory
         self.kept: Dict[str, str] = {}
         args = [*machine_args(memory), *balloon_args(device, balloon or {}), *extra]
         self.vm = VM(args, name=name, plugin=plugin, qtest=False, serial=1, wrapper=wrapper,
-                     env=env)
+                     env=env, binary=binary)
 
     def __enter__(self) -> 'LinuxGuest':
         return self
