@@ -392,6 +392,27 @@ static bool holder_place(const struct ballast_ledger *l,
     return false;
 }
 
+/* Without the mutex: a slot that has become another's is nobody's. */
+static bool holder_get(const struct ballast_ledger *l, uint32_t nr,
+                       uint32_t row, uint32_t class, struct ballast_holder *h)
+{
+    const struct file_slot *s = slot_at(l, nr);
+    uint64_t serial = get64(&s->serial);
+    struct view v;
+
+    if (!slot_in_use(s)) {
+        return false;
+    }
+    slot_view(l, s, &v);
+    slot_name(s, h->name);
+    h->reserved_bytes = holder_bytes(l, &v, row, class);
+    h->pid = (int32_t)get32((const uint32_t *)&s->pid);
+    h->slot = nr;
+    h->dying = get32(&s->state) == SLOT_DYING;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return slot_in_use(s) && get64(&s->serial) == serial && h->reserved_bytes;
+}
+
 /* After a shortage, without the mutex: who has most of it. */
 void refusal_holders(struct ballast_ledger *l, struct ballast_refusal *why,
                      uint32_t except)
@@ -399,25 +420,13 @@ void refusal_holders(struct ballast_ledger *l, struct ballast_refusal *why,
     uint32_t high = slots_high(l);
     uint32_t row, class, nr;
     struct ballast_holder h;
-    struct view v;
 
     why->nr_holders = why->more_holders = 0;
     if (!holder_place(l, why, &row, &class)) {
         return;
     }
     for (nr = 0; nr < high; nr++) {
-        const struct file_slot *s = slot_at(l, nr);
-
-        if (nr == except || !slot_in_use(s)) {
-            continue;
-        }
-        slot_view(l, s, &v);
-        h.reserved_bytes = holder_bytes(l, &v, row, class);
-        if (h.reserved_bytes) {
-            slot_name(s, h.name);
-            h.pid = s->pid;
-            h.slot = nr;
-            h.dying = get32(&s->state) == SLOT_DYING;
+        if (nr != except && holder_get(l, nr, row, class, &h)) {
             holder_insert(why, &h);
         }
     }

@@ -370,6 +370,9 @@ int ballast_check(struct ballast_ledger *ledger, unsigned flags,
                          .repair = flags & BALLAST_CHECK_REPAIR };
     int err;
 
+    if (ledger->remote) {
+        return remote_check(ledger, flags, report, opaque);
+    }
     c.findings = calloc(MAX_FINDINGS, sizeof(*c.findings));
     if (!c.findings) {
         return -ENOMEM;

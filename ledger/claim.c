@@ -179,10 +179,17 @@ bool worth_waiting(int err)
     return is_shortage(err) || err == -EBUSY;
 }
 
-static int bury(struct ballast_ledger *l, enum sweep sweep)
+/*
+ * Whether to try again.  After a sweep of all in any case: who buried the dead
+ * may be somebody else, and not have finished yet.
+ */
+static bool bury(struct ballast_ledger *l, enum sweep sweep)
 {
-    return sweep == SWEEP_ALL ? ballast_sweep(l) :
-           sweep_some(l, SWEEP_BUDGET_NS);
+    if (sweep == SWEEP_ALL) {
+        ballast_sweep(l);
+        return true;
+    }
+    return sweep_some(l, SWEEP_BUDGET_NS) > 0;
 }
 
 /*
@@ -203,7 +210,7 @@ int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
         if (err > 0 && left > 0) {
             sample_take(l, &sample);
         } else if ((worth_waiting(err) || err == -EINPROGRESS) && !swept &&
-                   bury(l, sweep) > 0) {
+                   bury(l, sweep)) {
             swept = true;
         } else {
             break;
@@ -237,6 +244,9 @@ int ballast_claim(struct ballast_ledger *ledger,
     struct view to;
     int err;
 
+    if (ledger->remote) {
+        return remote_claim(ledger, set, nr, why);
+    }
     why_init(why);
     view_zero(&ledger->geo, &to);
     err = demand_view(&ledger->geo, set, nr, &to, why);
@@ -256,6 +266,9 @@ int ballast_report(struct ballast_ledger *ledger,
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        return remote_report(ledger, set, nr);
+    }
     view_zero(&ledger->geo, &to);
     err = usage_view(&ledger->geo, set, nr, &to);
     if (err) {
@@ -387,6 +400,9 @@ int ballast_stand(struct ballast_ledger *ledger, const char *name,
     struct standing st;
     int err;
 
+    if (ledger->remote) {
+        return remote_stand(ledger, name, set, nr, pid, why);
+    }
     st.name = name;
     st.polite = false;
     err = stand_prepare(ledger, &st, set, nr, pid, why);
@@ -487,6 +503,9 @@ int ballast_stand_wait(struct ballast_ledger *ledger, const char *name,
     struct standing st;
     int err;
 
+    if (ledger->remote) {
+        return remote_stand_wait(ledger, name, set, nr, pid, timeout_ms, why);
+    }
     st.name = name;
     st.polite = true;
     st.made = false;
@@ -522,6 +541,9 @@ int ballast_release(struct ballast_ledger *ledger, const char *name,
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        return remote_release(ledger, name, why);
+    }
     why_init(why);
     err = ledger_lock_why(ledger, why);
     if (err) {

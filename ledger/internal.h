@@ -15,6 +15,7 @@
 
 #include "ballast/admin.h"
 #include "format.h"
+#include "remote.h"
 #include "store.h"
 
 /*
@@ -45,6 +46,7 @@ struct geometry {
  * geometry, and per cell what the operator gave and what may be promised.
  */
 struct ballast_ledger {
+    struct remote *remote;      /* behind a daemon: then no file below */
     int fd;
     struct file_header *header;
     struct geometry geo;
@@ -58,6 +60,7 @@ struct ballast_ledger {
     uint64_t serial;
     pid_t joined_pid;
     bool bequeathed;
+    bool serving;       /* the daemon's: it is told when a client ends */
     bool wake;          /* under the mutex: wake the waiters after it */
     uint32_t swept_to;
     uint64_t looked_ns;
@@ -249,6 +252,16 @@ int queue_attempt(struct ballast_ledger *l, attempt_fn *try,
 #define SWEEP_BUDGET_NS (UINT64_C(200) * 1000)
 int sweep_some(struct ballast_ledger *l, uint64_t budget_ns);
 bool process_gone(int32_t pid, uint64_t start_ticks);
+int sweep_served(struct ballast_ledger *l, uint32_t nr);
+
+/* served.c: what the daemon does for a client, with a handle like a client's */
+int served_join(struct ballast_ledger *l, const struct birth *b,
+                struct ballast_refusal *why);
+int served_attach(struct ballast_ledger *l, uint32_t slot, uint64_t serial,
+                  const uint64_t cookie[2], const struct identity *who,
+                  bool adopt, struct ballast_refusal *why);
+bool served_is_mine(const struct ballast_ledger *l);
+uint64_t served_charge(const struct ballast_ledger *l, uint32_t nr);
 
 /* host.c */
 extern const char *ballast_sysfs_root;

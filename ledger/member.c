@@ -56,6 +56,9 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
     struct identity who;
     int err;
 
+    if (ledger->remote) {
+        return remote_join(ledger, name, max_bytes, why);
+    }
     why_init(why);
     identity_self(&who);
     if (!name) {
@@ -85,6 +88,10 @@ void ballast_leave(struct ballast_ledger *ledger)
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        remote_leave(ledger);
+        return;
+    }
     if (nr == SLOT_NONE || ledger->joined_pid != getpid()) {
         ledger->slot = SLOT_NONE;
         return;
@@ -109,6 +116,9 @@ int ballast_bequeath(struct ballast_ledger *ledger, char *buf, size_t len)
 {
     int n;
 
+    if (ledger->remote) {
+        return remote_bequeath(ledger, buf, len);
+    }
     if (ledger->slot == SLOT_NONE) {
         return -ENOTCONN;
     }
@@ -216,6 +226,9 @@ int ballast_adopt(const char *claim, struct ballast_ledger **out,
     struct ballast_ledger *l;
     int err;
 
+    if (remote_is_bequest(claim)) {
+        return remote_adopt(claim, out, why);
+    }
     why_init(why);
     err = parse_bequest(claim, &b, why);
     if (err) {

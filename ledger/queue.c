@@ -507,6 +507,9 @@ int ballast_queue(struct ballast_ledger *ledger,
 {
     struct waiting w;
 
+    if (ledger->remote) {
+        return remote_queue(ledger, set, nr, timeout_ms, why);
+    }
     return queue_start(ledger, set, nr, timeout_ms, &w, why);
 }
 
@@ -515,6 +518,9 @@ int ballast_queue_poll(struct ballast_ledger *ledger,
 {
     struct waiting w;
 
+    if (ledger->remote) {
+        return remote_queue_poll(ledger, why);
+    }
     why_init(why);
     w.again = true;
     w.opaque = NULL;
@@ -524,8 +530,12 @@ int ballast_queue_poll(struct ballast_ledger *ledger,
 int ballast_queue_cancel(struct ballast_ledger *ledger)
 {
     struct file_slot *s;
-    int err = ledger_lock(ledger);
+    int err;
 
+    if (ledger->remote) {
+        return remote_queue_cancel(ledger);
+    }
+    err = ledger_lock(ledger);
     if (err) {
         return err;
     }
@@ -544,8 +554,12 @@ int ballast_claim_wait(struct ballast_ledger *ledger,
                        uint64_t timeout_ms, struct ballast_refusal *why)
 {
     struct waiting w;
-    int err = queue_start(ledger, set, nr, timeout_ms, &w, why);
+    int err;
 
+    if (ledger->remote) {
+        return remote_claim_wait(ledger, set, nr, timeout_ms, why);
+    }
+    err = queue_start(ledger, set, nr, timeout_ms, &w, why);
     while (err == -EINPROGRESS) {
         queue_sleep(ledger, w.seq, w.deadline_ns);
         w.again = true;

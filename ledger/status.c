@@ -57,8 +57,12 @@ int ballast_own(struct ballast_ledger *ledger, struct ballast_own *cells,
     struct file_slot *s;
     struct view v, wanted;
     bool waits = false;
-    int err = ledger_lock(ledger);
+    int err;
 
+    if (ledger->remote) {
+        return remote_own(ledger, cells, nr);
+    }
+    err = ledger_lock(ledger);
     if (err) {
         return err;
     }
@@ -392,6 +396,9 @@ int ballast_status_get(struct ballast_ledger *ledger,
     struct copies c;
     int err;
 
+    if (ledger->remote) {
+        return remote_status_get(ledger, out);
+    }
     sweep_some(ledger, SWEEP_BUDGET_NS);
     sample_take_all(ledger, &sample);
     err = copies_take(ledger, &c);

@@ -14,23 +14,24 @@ _ballast_options() {
     check) echo '--repair --json' ;;
     watch) echo '--interval --count --top' ;;
     metrics) echo '--textfile --no-participants' ;;
+    migration) echo '--qmp --json --watch --timeout' ;;
     esac
     echo '--ledger --help'
 }
 
-_ballast_commands='init status claim release run check watch metrics'
+_ballast_commands='init status claim release run check watch metrics migration'
 
 # What follows an option; false if that option takes nothing.
 _ballast_value() {
     case $1 in
-    --ledger | --textfile)
+    --ledger | --textfile | --qmp)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         ;;
     --admission) mapfile -t COMPREPLY < <(compgen -W 'kernel static' -- "$cur") ;;
     --pid) mapfile -t COMPREPLY < <(compgen -W "$(ps -eo pid= 2>/dev/null)" -- "$cur") ;;
     --capacity | --reserve | --slots | --count-cache | --overcommit | --top | \
-        --name | --claim | --interval | --count) COMPREPLY=() ;;
+        --name | --claim | --interval | --count | --timeout) COMPREPLY=() ;;
     *) return 1 ;;
     esac
 }

@@ -16,6 +16,12 @@
  * handle are serialised by the ledger's own lock.  No call blocks on another
  * participant for longer than that participant's critical section, and a
  * participant that dies inside one is repaired by the next one that enters.
+ *
+ * Through a daemon (docs/ballastd.md) calls mean the same.  They connect
+ * again by themselves when the daemon is started anew; one that gets no
+ * answer for five seconds (ballast_set_patience()) fails with
+ * BALLAST_NO_DAEMON.  A handle is its process's: a forked child opens, or
+ * adopts, one of its own.
  */
 #ifndef BALLAST_LEDGER_H
 #define BALLAST_LEDGER_H
@@ -237,7 +243,8 @@ struct ballast_refusal {
 
 /**
  * ballast_ledger_open() - open a ledger
- * @path: an existing ledger file, see ballast_ledger_create().
+ * @path: an existing ledger file, see ballast_ledger_create(), or the socket
+ *     of a daemon that has one.
  * @out: set to a handle that the caller closes with ballast_ledger_close().
  * @why: filled in on failure, may be NULL.
  *
@@ -254,6 +261,22 @@ struct ballast_refusal {
  */
 int ballast_ledger_open(const char *path, struct ballast_ledger **out,
                         struct ballast_refusal *why);
+
+/**
+ * BALLAST_CLAIM_BYTES - room for the words of ballast_bequeath()
+ */
+#define BALLAST_CLAIM_BYTES 256
+
+/**
+ * ballast_set_patience() - how long a call may wait for the daemon
+ * @ledger: an open handle; nothing happens if it is of a file.
+ * @ms: milliseconds; 5000 before the first call.
+ *
+ * A call that got no answer in that time fails with BALLAST_NO_DAEMON.  Calls
+ * in the next second try once at most, and not at all if the daemon was there
+ * and silent: a caller that must not block loses one patience a second.
+ */
+void ballast_set_patience(struct ballast_ledger *ledger, uint32_t ms);
 
 /**
  * ballast_ledger_close() - close a handle
@@ -322,10 +345,12 @@ int ballast_adopt(const char *claim, struct ballast_ledger **out,
  * ballast_bequeath() - let the claim survive exec
  * @ledger: a handle that has joined.
  * @buf: receives words for BALLAST_ENV_CLAIM.
- * @len: room in @buf, in bytes; 96 is enough.
+ * @len: room in @buf, in bytes; BALLAST_CLAIM_BYTES is enough.
  *
  * The descriptor stays open across exec, in every program that the process
- * starts from now on: execute the heir next.
+ * starts from now on: execute the heir next.  Through a daemon there is no
+ * descriptor: the words have a secret in them, and a heir in another process
+ * must adopt within two seconds of this one's end.
  *
  * Return: 0; -ENOTCONN when there is no claim; -ENOSPC when @buf is too
  * small; any errno of fcntl().

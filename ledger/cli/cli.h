@@ -49,6 +49,9 @@ enum {
     OPT_COUNT,
     OPT_TEXTFILE,
     OPT_NO_PARTICIPANTS,
+    OPT_QMP,
+    OPT_WATCH,
+    OPT_TIMEOUT,
 };
 
 #define COMMON_OPTIONS \
@@ -82,6 +85,7 @@ extern const size_t nr_commands;
 
 int cmd_init(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_migration(int argc, char **argv);
 int cmd_claim(int argc, char **argv);
 int cmd_release(int argc, char **argv);
 int cmd_run(int argc, char **argv);

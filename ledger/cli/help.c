@@ -61,6 +61,13 @@ const struct command commands[] = {
       "print the ledger for Prometheus",
       "Prints the ledger in the text format of Prometheus.",
       false },
+    { "migration", cmd_migration,
+      "--qmp PATH [--json] [--watch[=SECONDS]]\n"
+      "                         [--timeout SECONDS]",
+      "tell of a QEMU's migration and its hints; needs no ledger",
+      "Asks a QEMU, with Ballast or without, about its migration and its\n"
+      "free page hints.",
+      false },
 };
 
 const size_t nr_commands = sizeof(commands) / sizeof(commands[0]);
@@ -94,6 +101,9 @@ static const struct {
     { OPT_COUNT, "N", "end after N views" },
     { OPT_TEXTFILE, "PATH", "replace this file instead of printing" },
     { OPT_NO_PARTICIPANTS, NULL, "leave out what is per participant" },
+    { OPT_QMP, "PATH", "QEMU's QMP socket" },
+    { OPT_WATCH, "[=SECONDS]", "ask again and again (1)" },
+    { OPT_TIMEOUT, "SECONDS", "give up when QEMU says nothing (5)" },
 };
 
 static const struct command *current;
@@ -114,7 +124,7 @@ void print_help(void)
 
     puts("usage: ballast COMMAND [OPTIONS]\n");
     for (i = 0; i < nr_commands; i++) {
-        printf("  %-9s%s\n", commands[i].name, commands[i].summary);
+        printf("  %-11s%s\n", commands[i].name, commands[i].summary);
     }
     puts("\nballast COMMAND --help says more.  Every command takes --ledger "
          "PATH.\n");

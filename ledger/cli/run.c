@@ -306,7 +306,7 @@ static int parse_run(struct wish *w, int argc, char **argv)
 /* The claim survives exec; when there is no exec, it ends with us. */
 static int run_command(struct ballast_ledger *l, char **command)
 {
-    char claim[96];
+    char claim[BALLAST_CLAIM_BYTES];
     int err = ballast_bequeath(l, claim, sizeof(claim));
 
     if (err || setenv(BALLAST_ENV_CLAIM, claim, 1) ||

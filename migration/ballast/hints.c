@@ -17,6 +17,7 @@
 #include "qemu/osdep.h"
 #include "hw/virtio/virtio-balloon.h"
 #include "migration/ballast/hints.h"
+#include "migration/ballast/obstacle.h"
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "qemu/lockable.h"
@@ -127,6 +128,10 @@ static void drop_locked(BallastHint *h, size_t nr)
 {
     size_t i, bytes, total_bytes = 0;
 
+    if (!nr) {
+        return;
+    }
+    ballast_absent_hints_begin(h[0].addr, hints.s.gen.number);
     qsort(h, nr, sizeof(*h), by_address);
     for (i = 0; i < nr; ) {
         void *start = h[i].addr;
@@ -134,9 +139,11 @@ static void drop_locked(BallastHint *h, size_t nr)
         for (bytes = 0; i < nr && h[i].addr == start + bytes; i++) {
             bytes += h[i].bytes;
         }
+        ballast_absent_hint(start, bytes, hints.s.gen.number);
         qemu_guest_free_page_hint(start, bytes);
         total_bytes += bytes;
     }
+    ballast_absent_hints_end();
     count(BALLAST_HINT_APPLIED, nr, total_bytes);
 }
 
@@ -165,10 +172,13 @@ void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 /* As the device decides whether to publish an id; with the VM stopped, not. */
 static int will_publish(Object *obj, void *opaque)
 {
+    FreePageHintObstacle obstacle;
+
     return object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON) &&
            VIRTIO_DEVICE(obj)->vm_running &&
            virtio_vdev_has_feature(VIRTIO_DEVICE(obj),
-                                   VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+                                   VIRTIO_BALLOON_F_FREE_PAGE_HINT) &&
+           !ballast_hints_obstacle(VIRTIO_BALLOON(obj), &obstacle);
 }
 
 /*
@@ -183,10 +193,22 @@ static bool hints_will_be_asked_for(void)
                                           NULL);
 }
 
+struct ballast_generation ballast_generation_hold(void)
+{
+    qemu_mutex_lock(&hints.lock);
+    return hints.s.gen;
+}
+
+void ballast_generation_release(void)
+{
+    qemu_mutex_unlock(&hints.lock);
+}
+
 static void generation_end(void)
 {
     QEMU_LOCK_GUARD(&hints.lock);
     QEMU_LOCK_GUARD(&hints.count_lock);
+    ballast_absent_harvest();
     if (hints.s.gen.open) {
         trace_ballast_generation_end(hints.s.gen.number);
     }
@@ -211,6 +233,7 @@ static void generation_begin(void)
     trace_ballast_generation(number, armed, chunks, ns);
 
     QEMU_LOCK_GUARD(&hints.lock);
+    ballast_absent_begin(number);
     QEMU_LOCK_GUARD(&hints.count_lock);
     ballast_gen_begin(&hints.s.gen, number, armed);
     qatomic_store_release(&hints.question, ++hints.questions);
@@ -224,12 +247,21 @@ static void before_harvest(void)
 {
     precopy_remove_notifier(&hints.notifier);
     precopy_add_notifier(&hints.notifier);
+    if (bql_locked()) {
+        ballast_guard_balloons();
+    }
 
     if (!stat64_get(&mig_stats.dirty_sync_count)) {
         QEMU_LOCK_GUARD(&hints.count_lock);
         memset(&hints.s.migration, 0, sizeof(hints.s.migration));
     }
     generation_end();
+}
+
+static void migration_end(void)
+{
+    QEMU_LOCK_GUARD(&hints.lock);
+    ballast_absent_end();
 }
 
 static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
@@ -244,8 +276,11 @@ static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
         generation_begin();
         break;
     case PRECOPY_NOTIFY_COMPLETE:
+        generation_end();
+        break;
     case PRECOPY_NOTIFY_CLEANUP:
         generation_end();
+        migration_end();
         break;
     default:
         break;
@@ -259,4 +294,5 @@ void ballast_hints_install(void)
     qemu_mutex_init(&hints.count_lock);
     hints.notifier.notify = precopy_event;
     precopy_add_notifier(&hints.notifier);
+    ballast_absent_install();
 }

@@ -2,6 +2,9 @@
 /*
  * What the ledger's tests share: TAP lines, private ledgers, and the
  * accounting identity.
+ *
+ * With BALLAST_TEST_DAEMON in the environment, a program, every ledger is made
+ * behind a daemon of its own, and what new_ledger() returns is its socket.
  */
 #ifndef LEDGER_TEST_HELPER_H
 #define LEDGER_TEST_HELPER_H
@@ -73,6 +76,14 @@ void config_static(struct ballast_config *config, uint32_t nodes,
                    uint64_t per_node_bytes);
 const char *new_ledger(const char *name, uint32_t nodes,
                        uint64_t per_node_bytes);
+const char *make_ledger(const char *name, const struct ballast_config *config);
+const char *over_daemon(void);
+extern const char *daemon_options[16];
+pid_t daemon_pid(const char *path);
+void daemon_start(const char *path);
+void daemon_kill(const char *path);
+const char *daemon_log(const char *path);
+struct ballast_ledger *behind(struct ballast_ledger *l);
 struct ballast_ledger *must_open(const char *path);
 struct ballast_ledger *must_join(const char *path, const char *name);
 bool identity_holds(struct ballast_ledger *l);

@@ -254,7 +254,7 @@ static void test_members(void)
        why.reason == BALLAST_ABOVE_MAXIMUM && why.limit_bytes == GIB(2),
        "above the maximum");
     OK(CLAIM1(l, 0, GIB(2), &why) == 0, "the maximum itself");
-    slot_at(l, slot)->max_bytes = GIB(1);
+    slot_at(behind(l), slot)->max_bytes = GIB(1);
     OK(CLAIM1(l, 0, MIB(1536), &why) == 0 && ballast_claim(l, NULL, 0, &why)
        == 0, "less and nothing, with the maximum below the total");
     ballast_leave(l);
@@ -356,20 +356,21 @@ static void test_lost_pages(void)
     ballast_ledger_close(hog);
 }
 
-static struct ballast_ledger *overcommitted(uint32_t on0, uint32_t on1)
+static struct ballast_config overcommit_config(uint32_t on0, uint32_t on1)
 {
     struct ballast_config config;
-    struct ballast_ledger *l;
 
     config_static(&config, 2, GIB(8));
     config.overcommit_percent[0] = on0;
     config.overcommit_percent[1] = on1;
-    unlink(temp_path("over"));
-    if (ballast_ledger_create(temp_path("over"), &config, 0, &why)) {
-        return NULL;
-    }
-    l = must_join(temp_path("over"), "vm");
-    return l;
+    return config;
+}
+
+static struct ballast_ledger *overcommitted(uint32_t on0, uint32_t on1)
+{
+    struct ballast_config config = overcommit_config(on0, on1);
+
+    return must_join(make_ledger("over", &config), "vm");
 }
 
 static void test_overcommit(void)
@@ -378,6 +379,7 @@ static void test_overcommit(void)
     const struct ballast_demand huge = {
         .node = 0, .page_bytes = MIB(2), .bytes = GIB(4) + MIB(2)
     };
+    struct ballast_config config;
 
     OK(cell_on(l, 0).capacity_bytes == GIB(12) &&
        cell_on(l, 0).backed_bytes == GIB(8) &&
@@ -404,7 +406,9 @@ static void test_overcommit(void)
        cell_on(l, 1).capacity_bytes == GIB(80),
        "less than all, in whole pages, and ten times");
     ballast_ledger_close(l);
-    OK(!overcommitted(1001, 0) && why.err == -EINVAL, "not eleven times");
+    config = overcommit_config(1001, 0);
+    OK(ballast_ledger_create(temp_path("eleven"), &config, 0, &why) == -EINVAL,
+       "not eleven times");
 }
 
 static void test_sparse(void)
@@ -422,9 +426,8 @@ static void test_sparse(void)
     for (n = 3; n < 8; n++) {
         config.page_bytes[n] = KIB(64) << (n - 3);
     }
-    OK(ballast_ledger_create(temp_path("sparse"), &config, 0, &why) == 0,
+    OK((l = must_join(make_ledger("sparse", &config), "vm")) != NULL,
        "64 nodes with gaps, 8 page sizes");
-    l = must_join(temp_path("sparse"), "vm");
     OK(CLAIM1(l, 0, GIB(1), &why) == -ENOENT && CLAIM1(l, 5, GIB(1), &why) ==
        0 && CLAIM1(l, 194, GIB(1), &why) == 0 && free_on(l, 5) == GIB(1) &&
        CLAIM1(l, ANY, GIB(64), &why) == 0 &&

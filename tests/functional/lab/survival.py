@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Does every guest live?  Linux guests under TCG, migrated with hints again and again on a busy machine.
+
+On stock QEMU a guest with two small NUMA nodes dies of about one migration in four (docs/design/hints.md,
+"TCG").  A chain boots a guest and migrates it from QEMU to fresh QEMU; after each hop it has to answer, to
+have printed no oops and to have gone on with its load, and at the end all its files have to be right.
+
+Nodes of which the second is larger than the first are not among the shapes: stock QEMU 10.0.2 aborts on its
+own assertion when it migrates them, with or without the plug-in, which cannot avoid it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence
+
+from guest import MIB, GuestTrouble, LinuxGuest
+from ballast.vm import Number, start_migration, wait_migration, wait_until
+
+from .cell import ANSWER, Lost, Settings, install, make_guest, one_line, why_dead, wrong_files
+from .plan import SHAPES, TRANSPORTS, Cell, Mode, mode_of
+from .progress import Progress
+
+HOPS = 5                # of a chain, after its boot
+KEEP = 8                # MiB of files that stay
+CHAINS = 2              # side by side
+LAB = 'LAB_PIECE=1 /tmp/lab.sh'
+END = 120.0             # seconds a migration may take on a loaded machine
+
+
+def _nodes(*sizes: int) -> List[str]:
+    """NUMA nodes of these sizes, each with memory of its own."""
+    return [word for number, size in enumerate(sizes) for word in (
+        '-object', f'memory-backend-ram,id=m{number},size={size}M', '-numa', f'node,memdev=m{number}')]
+
+
+def _nothing(_: LinuxGuest) -> None:
+    """Most shapes only migrate."""
+
+
+def _shrink(guest: LinuxGuest) -> None:
+    """The balloon moves while pages are sent; it grows back on the other side."""
+    guest.set_balloon(guest.memory * 5 // 8)
+    time.sleep(0.2)
+    guest.set_balloon(guest.memory * 7 // 8)
+
+
+def _grow(guest: LinuxGuest) -> None:
+    guest.balloon(guest.memory)
+
+
+_DRIVER = '/sys/bus/virtio/drivers/virtio_balloon'
+
+
+def _unbind(guest: LinuxGuest) -> None:
+    """The driver goes, and takes every page back that it has hinted."""
+    guest.run(f'cd {_DRIVER}; for d in virtio*; do echo $d; done >/tmp/balloon; '
+              'read -r d </tmp/balloon; echo $d >unbind', END)
+
+
+def _bind(guest: LinuxGuest) -> None:
+    guest.run(f'read -r d </tmp/balloon; echo $d >{_DRIVER}/bind')
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A guest to be migrated."""
+
+    key: str
+    title: str
+    nodes: Sequence[int] = (256, 256)
+    keep: int = KEEP
+    bandwidth: int = 1 << 30
+    during: Callable[[LinuxGuest], None] = _nothing
+    after: Callable[[LinuxGuest], None] = _nothing
+
+    @property
+    def memory(self) -> int:
+        """MiB."""
+        return sum(self.nodes)
+
+
+KINDS = (
+    Kind('two-nodes', 'two nodes of 256 MiB'),
+    Kind('unequal', 'small nodes of unequal size', (320, 128, 64)),
+    Kind('full', 'memory nearly full', keep=320),
+    Kind('balloon', 'a balloon that moves', bandwidth=256 * MIB, during=_shrink, after=_grow),
+    Kind('unbind', 'a driver unbound mid-way', bandwidth=256 * MIB, during=_unbind, after=_bind),
+)
+
+
+class Hop(NamedTuple):
+    """One migration and how it ended."""
+
+    kind: str
+    mode: str
+    hop: int
+    status: str
+    reason: str
+    total_ms: int
+
+
+@contextmanager
+def busy_machine() -> Iterator[None]:
+    """Endless loops, one for two processors, beside the chains: guests died on busy machines only."""
+    loops: List['subprocess.Popen[bytes]'] = []
+    try:
+        for _ in range(((os.cpu_count() or 1) + 1) // 2):
+            loops.append(subprocess.Popen(      # pylint: disable=consider-using-with
+                [sys.executable, '-c', 'while True: pass'], stdin=subprocess.DEVNULL))
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def _guest(kind: Kind, mode: Mode, settings: Settings, *extra: str) -> LinuxGuest:
+    cell = Cell(1, SHAPES[0], TRANSPORTS[0], mode)
+    return make_guest(cell, replace(settings, memory=kind.memory), *_nodes(*kind.nodes), *extra)
+
+
+def _boot(kind: Kind, mode: Mode, settings: Settings, stack: ExitStack) -> LinuxGuest:
+    guest = stack.enter_context(_guest(kind, mode, settings)).start()
+    install(guest)
+    guest.run(f'{LAB} prepare {kind.keep} 0')
+    guest.run('until [ -e /tmp/lab/ready ]; do usleep 20000; done', END)
+    guest.run(f'{LAB} start turn 8 16', END)
+    return guest
+
+
+def _pieces(guest: LinuxGuest) -> int:
+    count, wrong = guest.run(f'{LAB} count', ANSWER).split()
+    if wrong != '0':
+        raise Lost(f'the load met {wrong} wrong pieces')
+    return int(count)
+
+
+def _alive(guest: LinuxGuest, before: int) -> None:
+    """It answers, has printed no oops, and its load goes on."""
+    guest.try_run('echo alive', ANSWER)
+    guest.check_alive()
+    wait_until(lambda: _pieces(guest) > before, 'the load to go on', ANSWER)
+
+
+def _final(guest: LinuxGuest, sums: Sequence[str]) -> None:
+    """Everything the guest has is right."""
+    wrong = wrong_files(guest.run(f'{LAB} kept', END), sums)
+    pieces, bad = guest.run(f'{LAB} stop', END).split()
+    guest.check_alive()
+    if wrong or bad != '0':
+        raise Lost(f'{len(wrong)} of the kept pieces and {bad} of {pieces} of the load differ')
+
+
+def _migrate(kind: Kind, source: LinuxGuest, destination: LinuxGuest) -> int:
+    parameters: dict[str, Number] = {'max-bandwidth': kind.bandwidth, 'downtime-limit': 300}
+    start_migration(source.vm, destination.vm, parameters=parameters)
+    try:
+        kind.during(source)
+    except TimeoutError:        # the answer came out on the other side: it will be asked there
+        if source.vm.migration().get('status') != 'completed':
+            raise
+    return int(wait_migration(source.vm, destination.vm, END)['total-time'])
+
+
+class Chain:
+    """A guest on its way from QEMU to QEMU."""
+
+    def __init__(self, kind: Kind, mode: Mode, settings: Settings) -> None:
+        self.kind, self.mode, self.settings = kind, mode, settings
+        self.hops: List[Hop] = []
+
+    def run(self, count: int) -> List[Hop]:
+        """So many hops, or fewer if the guest dies."""
+        with ExitStack() as stack:
+            guest = _boot(self.kind, self.mode, self.settings, stack)
+            sums = guest.run(f'{LAB} sums').split()
+            for hop in range(1, count + 1):
+                last = sums if hop == count else None
+                following = self._hop(guest, hop, last, stack)
+                if following is None:
+                    break
+                guest = following
+        return self.hops
+
+    def _hop(self, guest: LinuxGuest, hop: int, sums: Optional[Sequence[str]],
+             stack: ExitStack) -> Optional[LinuxGuest]:
+        destination = stack.enter_context(_guest(self.kind, self.mode, self.settings, '-incoming', 'defer'))
+        status, reason, total = 'ok', '', 0
+        try:
+            destination.vm.launch()
+            before = _pieces(guest)
+            total = _migrate(self.kind, guest, destination)
+            _alive(destination, before)
+            self.kind.after(destination)
+            if sums:
+                _final(destination, sums)
+        except (GuestTrouble, TimeoutError) as trouble:
+            status, reason = 'dead', why_dead(destination, trouble)
+        except Lost as loss:
+            status, reason = 'lost', one_line(loss)
+        except Exception as error:  # pylint: disable=broad-except
+            status, reason = 'failed', one_line(error)
+        guest.close()
+        self.hops.append(Hop(self.kind.key, self.mode.key, hop, status, reason, total))
+        return destination if status == 'ok' else None
+
+
+class Survey:
+    """Chains of a kind side by side, until there have been so many migrations; the dead are replaced."""
+
+    def __init__(self, kind: Kind, mode: Mode, settings: Settings, count: int, hops: int = HOPS) -> None:
+        self.kind, self.mode, self.settings, self.hops = kind, mode, settings, hops
+        self._lock = threading.Lock()
+        self._left = count
+        self._stop = False
+
+    def _take(self) -> int:
+        with self._lock:
+            taken = 0 if self._stop else min(self.hops, self._left)
+            self._left -= taken
+            return taken
+
+    def _chain(self, count: int) -> List[Hop]:
+        done = Chain(self.kind, self.mode, self.settings).run(count)
+        with self._lock:
+            self._left += count - len(done)
+        return done
+
+    def _worker(self, tell: Callable[[Hop], None]) -> None:
+        asyncio.set_event_loop(asyncio.new_event_loop())    # QEMU's library wants one per thread
+        while True:
+            count = self._take()
+            if not count:
+                return
+            for hop in self._chain(count):
+                with self._lock:
+                    tell(hop)
+
+    def run(self, tell: Callable[[Hop], None] = lambda hop: None) -> List[Hop]:
+        """All of them; tell() hears of each."""
+        hops: List[Hop] = []
+
+        def heard(hop: Hop) -> None:
+            hops.append(hop)
+            tell(hop)
+        with ThreadPoolExecutor(CHAINS) as pool:
+            try:
+                for future in as_completed([pool.submit(self._worker, heard) for _ in range(CHAINS)]):
+                    future.result()
+            finally:
+                self._stop = True
+        return hops
+
+
+def write(path: Path, hops: Sequence[Hop]) -> None:
+    """The table."""
+    with path.open('w', encoding='utf-8', newline='') as out:
+        writer = csv.writer(out, lineterminator='\n')
+        writer.writerow(Hop._fields)
+        writer.writerows(hops)
+
+
+def survey(count: int, settings: Settings, directory: Path, modes: Sequence[str]) -> int:
+    """scripts/lab --survival: every kind so often; 3 if a guest of Ballast died or lost data."""
+    directory.mkdir(parents=True, exist_ok=True)
+    progress = Progress(count * len(KINDS) * len(modes))
+    hops: List[Hop] = []
+
+    def tell(hop: Hop) -> None:
+        hops.append(hop)
+        write(directory / 'survival.csv', hops)
+        progress.step(f'{hop.kind}, {hop.mode}', '' if hop.status == 'ok' else
+                      f'{hop.kind}, {hop.mode}, migration {len(hops)}: {hop.status}: {hop.reason}')
+    with busy_machine():
+        for kind in KINDS:
+            for mode in modes:
+                mine = Survey(kind, mode_of(mode), settings, count).run(tell)
+                progress.say(f'{kind.title}, {mode_of(mode).title}: {alive(mine)} of {len(mine)} alive')
+    return verdict(hops)
+
+
+def alive(hops: Sequence[Hop]) -> int:
+    """How many guests were well after their migration."""
+    return sum(hop.status == 'ok' for hop in hops)
+
+
+def verdict(hops: Sequence[Hop]) -> int:
+    """The exit status: as of the lab."""
+    ours = [hop.status for hop in hops if hop.mode == 'ballast' and hop.status != 'ok']
+    return 0 if not ours else 4 if set(ours) == {'failed'} else 3
