@@ -33,6 +33,8 @@ static struct {
     uint64_t questions;
     /* The open generation's, or 0; read without @lock, too. */
     uint64_t question;
+    /* Changes of the RAM blocks so far; any thread. */
+    unsigned layout;
     QemuMutex count_lock;
     /* Under @count_lock; the generation changes under both locks. */
     BallastHintsSnapshot s;
@@ -116,35 +118,26 @@ static size_t judge_locked(BallastHint *h, size_t nr,
     return kept;
 }
 
-static int by_address(const void *a, const void *b)
-{
-    const BallastHint *x = a, *y = b;
-
-    return x->addr < y->addr ? -1 : x->addr > y->addr;
-}
-
 /* Adjacent blocks of host memory may be two RAMBlocks: QEMU splits there. */
-static void drop_locked(BallastHint *h, size_t nr)
+static size_t drop_locked(BallastHint *h, size_t nr)
 {
-    size_t i, bytes, total_bytes = 0;
+    size_t i, ranges, total_bytes = 0;
 
     if (!nr) {
-        return;
+        return 0;
     }
+    for (i = 0; i < nr; i++) {
+        total_bytes += h[i].bytes;
+    }
+    ranges = ballast_merge(h, nr);
     ballast_absent_hints_begin(h[0].addr, hints.s.gen.number);
-    qsort(h, nr, sizeof(*h), by_address);
-    for (i = 0; i < nr; ) {
-        void *start = h[i].addr;
-
-        for (bytes = 0; i < nr && h[i].addr == start + bytes; i++) {
-            bytes += h[i].bytes;
-        }
-        ballast_absent_hint(start, bytes, hints.s.gen.number);
-        qemu_guest_free_page_hint(start, bytes);
-        total_bytes += bytes;
+    for (i = 0; i < ranges; i++) {
+        ballast_absent_hint(h[i].addr, h[i].bytes, hints.s.gen.number);
+        qemu_guest_free_page_hint(h[i].addr, h[i].bytes);
     }
     ballast_absent_hints_end();
     count(BALLAST_HINT_APPLIED, nr, total_bytes);
+    return ranges;
 }
 
 uint64_t ballast_hints_question(void)
@@ -155,16 +148,17 @@ uint64_t ballast_hints_question(void)
 void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 {
     enum ballast_verdict by_time;
-    size_t kept;
+    size_t kept, ranges;
 
     RCU_READ_LOCK_GUARD();
     QEMU_LOCK_GUARD(&hints.lock);
 
     by_time = ballast_gen_verdict(&hints.s.gen,
-                                  question && question == hints.question);
+                                  question && question == hints.question,
+                                  qatomic_load_acquire(&hints.layout));
     kept = judge_locked(h, nr, by_time);
-    drop_locked(h, kept);
-    trace_ballast_hints_apply(hints.s.gen.number, nr, kept);
+    ranges = drop_locked(h, kept);
+    trace_ballast_hints_apply(hints.s.gen.number, nr, kept, ranges);
 }
 
 /* Following the harvests ---------------------------------------------- */
@@ -219,6 +213,7 @@ static void generation_end(void)
 static void generation_begin(void)
 {
     uint64_t number = stat64_get(&mig_stats.dirty_sync_count);
+    unsigned layout = qatomic_load_acquire(&hints.layout);
     uint64_t chunks = 0, ns = 0;
     bool armed = false;
     int64_t start;
@@ -235,7 +230,7 @@ static void generation_begin(void)
     QEMU_LOCK_GUARD(&hints.lock);
     ballast_absent_begin(number);
     QEMU_LOCK_GUARD(&hints.count_lock);
-    ballast_gen_begin(&hints.s.gen, number, armed);
+    ballast_gen_begin(&hints.s.gen, number, layout, armed);
     qatomic_store_release(&hints.question, ++hints.questions);
     hints.s.arming.rounds += armed;
     hints.s.arming.chunks += chunks;
@@ -288,6 +283,27 @@ static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
     return 0;
 }
 
+/* RAM blocks that come, go or change their size ----------------------- */
+
+static void layout_changed(void)
+{
+    unsigned now = qatomic_fetch_inc(&hints.layout) + 1;
+
+    trace_ballast_layout(now);
+}
+
+static void block_changed(RAMBlockNotifier *n, void *host, size_t size,
+                          size_t other_size)
+{
+    layout_changed();
+}
+
+static RAMBlockNotifier block_notifier = {
+    .ram_block_added = block_changed,
+    .ram_block_removed = block_changed,
+    .ram_block_resized = block_changed,
+};
+
 void ballast_hints_install(void)
 {
     qemu_mutex_init(&hints.lock);
@@ -295,4 +311,5 @@ void ballast_hints_install(void)
     hints.notifier.notify = precopy_event;
     precopy_add_notifier(&hints.notifier);
     ballast_absent_install();
+    ram_block_notifier_add(&block_notifier);
 }

@@ -7,16 +7,17 @@ claims and both balloons, and with the guest going on at the destination.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Dict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 
 # pylint: disable=wrong-import-position
 from ballast import host, mailbox, tap, virtio                          # noqa: E402
 from ballast.moving import MEMFD, MIB, ONE, PAGE, TWO, Layout, Move, moving  # noqa: E402
-from ballast.vm import wait_until                                       # noqa: E402
+from ballast.vm import ExecuteError, wait_until                         # noqa: E402
 
 tap.add_option('--seed', type=int, default=1, help='of the random actions (default: 1)')
 
@@ -70,12 +71,12 @@ def _storm(layout: Layout, accel: str, rounds: int = 4) -> None:
         before = move.rounds()
         move.let()
         tap.note(f'{done} actions in {before} rounds; {host.verdicts(move.src)}')
-        # KVM's dirty ring is slow where it is emulated
-        assert before >= rounds and done > (0 if accel == 'kvm-ring' else 50), 'too short to prove anything'
+        assert before >= rounds and done > 50, 'too short to prove anything'
         move.check()
 
 
-for _accel in mailbox.ACCELS if FULL else ('kvm', 'tcg'):
+# not with KVM's dirty ring: where KVM emulates it (kvm-pvm), stock QEMU loses such writes without any hint
+for _accel in [name for name in mailbox.ACCELS if name != 'kvm-ring'] if FULL else ['kvm', 'tcg']:
     tap.add(f'{_accel}, everything at once', _storm, ONE, _accel)
 tap.add('kvm, everything at once, two blocks', _storm, TWO, 'kvm')
 tap.add('tcg, everything at once, two blocks', _storm, TWO, 'tcg')
@@ -261,6 +262,105 @@ def other_driver() -> None:
                 assert move.worker.act()
             move.go_on()
         move.let()
+        move.check()
+
+
+# -- blocks that come and go -----------------------------------------------
+
+DIMM = Layout(('-m', '128M,slots=2,maxmem=1G', '-object', 'memory-backend-ram,id=d0,size=128M',
+               '-device', 'pc-dimm,id=dimm0,memdev=d0'), 128 * MIB, ONE.arena)
+DIMM_AT = 4 << 30                               # where the board puts it
+DIMM_PAGES = 64
+
+
+def _refused(move: Move, command: str, **arguments: object) -> None:
+    try:
+        move.src.qmp(command, {name.replace('_', '-'): value for name, value in arguments.items()})
+    except ExecuteError as error:
+        assert 'migrat' in str(error), error
+    else:
+        raise AssertionError(f'{command} was allowed')
+
+
+@tap.case('a DIMM plugged before: its pages are hinted, ballooned and written')
+def dimm() -> None:
+    """Hints about it count, its other pages arrive; QEMU lets nobody plug or unplug meanwhile."""
+    with moving(DIMM) as move:
+        qtest, balloon = move.src.qtest, move.worker.balloon
+        qtest.do(f'memset {DIMM_AT:#x} {4 * DIMM_PAGES * PAGE:#x} 0x77')
+        move.begin()
+        move.hold(2)
+        move.worker.answer()
+        free, kept, gone = (DIMM_AT + number * DIMM_PAGES * PAGE for number in range(3))
+        qtest.do(f'memset {free:#x} {2 * DIMM_PAGES * PAGE:#x} 0x78')
+        balloon.inflate(list(range(gone // PAGE, gone // PAGE + DIMM_PAGES)))
+        _refused(move, 'device_del', id='dimm0')
+        move.src.qmp('object-add', {'qom-type': 'memory-backend-ram', 'id': 'd1', 'size': 128 * MIB})
+        _refused(move, 'device_add', driver='pc-dimm', id='dimm1', memdev='d1')
+        move.src.qmp('object-del', id='d1')
+        move.go_on()
+        move.hold(3)
+        balloon.hint_id(balloon.wait_cmd_id())
+        qtest.do(f'memset {kept:#x} {DIMM_PAGES * PAGE:#x} 0x79')
+        before = host.verdicts(move.src)
+        balloon.hint(free, DIMM_PAGES * PAGE)
+        wait_until(lambda: host.moved(before, host.verdicts(move.src)), 'the verdict')
+        tap.equal(host.verdicts(move.src)['applied'] - before['applied'], 1, 'hints applied')
+        move.let(working=False)
+        assert move.dst
+        there = [move.dst.qtest.readl(at) for at in (kept, gone, gone + DIMM_PAGES * PAGE)]
+        tap.equal(there, [0x79797979, 0, 0x77777777], 'what arrived')
+        tap.equal(move.there.claimed('dst'), move.here.claimed('src'), "the destination's claim")
+        move.compare()
+
+
+@tap.case('a block that comes or goes makes the hints of its generation late')
+def layout() -> None:
+    """They name host memory, which may be another block's by now."""
+    with moving() as move:
+        move.begin()
+        move.hold(2)
+        move.worker.answer()
+
+        def hint() -> Dict[str, int]:
+            before = host.verdicts(move.src)
+            move.worker.balloon.hint(SENT)
+            move.worker.hinted.add(SENT // PAGE)
+            wait_until(lambda: host.moved(before, host.verdicts(move.src)), 'a verdict')
+            return {name: more for name, more in host.moved(before, host.verdicts(move.src)).items()
+                    if name in host.VERDICTS}
+
+        tap.equal(hint(), {'applied': 1}, 'before')
+        move.src.qmp('object-add', {'qom-type': 'memory-backend-ram', 'id': 'new', 'size': MIB, 'prealloc': True})
+        tap.equal(hint(), {'late': 1}, 'a block has come')
+        move.go_on()
+        move.hold(3)
+        move.worker.answered = move.worker.balloon.wait_cmd_id(move.worker.answered)
+        move.worker.balloon.hint_id(move.worker.answered)
+        tap.equal(hint(), {'applied': 1}, 'the next generation')
+        move.src.qmp('object-del', id='new')
+        tap.equal(hint(), {'late': 1}, 'a block has gone')
+        move.let(working=False)
+        move.check()
+
+
+@tap.case('adjacent hints are applied as one range')
+def merged() -> None:
+    """512 pages in disorder, two of them twice: two ranges, and one lock round per kick."""
+    with moving() as move:
+        move.src.qmp('trace-event-set-state', name='ballast_hints_apply', enable=True)
+        move.begin()
+        move.hold(1)
+        move.worker.answer()
+        pages = [page for page in PAGES if page != PAGES[200]] + [PAGES[7], PAGES[8]]
+        move.worker.dice.shuffle(pages)
+        move.worker.hinted.update(pages)
+        queue = move.worker.balloon.queues['hint']
+        queue.add_all([[virtio.into(page * PAGE, PAGE)] for page in pages])
+        wait_until(lambda: host.judged(move.src) == len(pages), 'the verdicts')
+        lines = re.findall(r'hints=(\d+) applied=(\d+) ranges=(\d+)', move.src.log())
+        tap.equal(lines, [(str(len(pages)), str(len(pages)), '2')], '(hints, applied, ranges)')
+        move.let(working=False)
         move.check()
 
 
