@@ -28,8 +28,8 @@ import results
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 
-PROGRAM_TIMEOUT = 600
-FULL_TIMEOUT = 5400     # of one that does what takes long
+PROGRAM_TIMEOUT = 900       # of one program, beside another one
+FULL_TIMEOUT = 5400         # of one that does what takes long
 TAIL_LINES = 30
 AT_ONCE = 2                 # as long as each has a processor and
 ROOM = 4 << 20              # so much free memory, in KiB
@@ -476,7 +476,7 @@ class Checker:
         if problems:
             return
         names = [t['name'] for t in self.meson_tests(folder)
-                 if not self.has_suite(t, 'slow', 'random')]
+                 if not self.has_tag(t, 'slow', 'random')]
         if not names:
             section.add('SKIP', f'{name}: unit tests', None,
                             'no tests in this build')
@@ -497,15 +497,15 @@ class Checker:
         return json.loads(out)
 
     @staticmethod
-    def has_suite(test, *suites):
-        return any(s.rpartition(':')[2] in suites for s in test['suite'])
+    def has_tag(test, *tags):
+        return any(s.rpartition(':')[2] in tags for s in test['suite'])
 
     def wanted_tests(self, section):
         for test in self.meson_tests(self.args.build):
             name = f"unit/{test['name']}"
             if not self.report.wants(name):
                 continue
-            if self.has_suite(test, 'slow') and not self.args.full:
+            if self.has_tag(test, 'slow') and not self.args.full:
                 section.add('SKIP', name, None, 'long: run with --full')
                 continue
             yield test
@@ -521,7 +521,7 @@ class Checker:
         built = bool(tests) and self.build_tests()
         keys = {}
         for test in tests:
-            random = self.has_suite(test, 'random')
+            random = self.has_tag(test, 'random')
             key = self.unit_key() if built and not random else None
             name = f"unit/{test['name']}"
             earlier = self.results.earlier(name, key)

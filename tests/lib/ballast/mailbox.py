@@ -75,6 +75,12 @@ class Mailbox:
         begun = self.laps()
         wait_until(lambda: (self.laps() - begun) & 0xffffffff >= 2, 'a lap of the vCPU')
 
+    def touch(self, addr: int, length: int) -> None:
+        """Dirty each page of a range: quicker than fill(), each dword of which KVM may have to emulate."""
+        self.start_loop(addr, length)
+        self.wait_full_lap()
+        self.stop()
+
     def stop(self) -> None:
         """End the loop: once this returns the vCPU writes nothing but the mailbox."""
         self._do(0)

@@ -487,7 +487,7 @@ def placement() -> None:
     backends = '-object memory-backend-ram,id=m0,size=64M -object memory-backend-memfd,id=m1,size=64M ' \
                '-numa node,nodeid=0,memdev=m0 -numa node,nodeid=1,memdev=m1'
     with host.Ledger('256M') as ledger, guest_of(ledger, *backends.split()) as guest:
-        guest.box.fill(32 * MIB, 16 * MIB, 7)
+        guest.box.touch(32 * MIB, 16 * MIB)
         first = guest.vm.qmp('query-memory-placement')
         for one in first['backends'] + first['vnodes']:
             there = sum(node['bytes'] for node in one['nodes'])

@@ -530,7 +530,7 @@ class Storm:
     def run(self) -> None:
         """Until all batches were used, or the migration converged."""
         held = self.held
-        held.box.fill(self.START, self.BATCH * self.BATCHES, OLD)
+        held.box.touch(self.START, self.BATCH * self.BATCHES)
         held.start()
         held.src.qmp('migrate-set-parameters', {'max-bandwidth': MEDIUM})
         while self.done < self.BATCHES and self.active() and self.step():

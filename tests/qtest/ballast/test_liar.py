@@ -40,7 +40,7 @@ def uses_ballooned() -> None:
     with host.Ledger('256M') as ledger, guest_of(ledger) as guest:
         guest.balloon.inflate(list(range(32 * MIB // PAGE, RAM // PAGE)))
         tap.equal(ledger.claimed('guest'), 32 * MIB, 'claim')
-        guest.box.fill(32 * MIB, 96 * MIB, 7)
+        guest.box.touch(32 * MIB, 96 * MIB)
         wait_until(lambda: _reported(ledger, 'guest') > 90 * MIB, 'the ledger to see it')
         free = ledger.status()['capacity'][-1]['free']
         assert free < 256 * MIB - 90 * MIB, f'{free >> 20} MiB are called free'
@@ -116,7 +116,7 @@ def uses_then_deflates() -> None:
         pages = list(range(32 * MIB // PAGE, RAM // PAGE))
         guest.balloon.inflate(pages)
         guest.balloon.deflate(pages[:256])
-        guest.box.fill(32 * MIB, 96 * MIB, 7)
+        guest.box.touch(32 * MIB, 96 * MIB)
         wait_until(lambda: _reported(ledger, 'guest') > 90 * MIB, 'the ledger to see it')
         guest.balloon.deflate(pages[256:512])
         tap.equal(guest.ledger()['refused'], 0, 'refusals')
