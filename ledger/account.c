@@ -105,7 +105,6 @@ static bool total_move(struct total_cell *t, const struct view *from,
 void totals_move(struct ballast_ledger *l, const struct view *from,
                  const struct view *to)
 {
-    struct file_header *h = l->header;
     bool returned = false;
     uint32_t i;
 
@@ -113,7 +112,7 @@ void totals_move(struct ballast_ledger *l, const struct view *from,
         returned |= total_move(&l->totals[i], from, to, i);
     }
     if (returned) {
-        put32(&h->returned_seq, h->returned_seq + 1);
+        queue_stir(l);
     }
 }
 
@@ -122,8 +121,7 @@ int64_t cell_free(const struct ballast_ledger *l, uint32_t cell)
 {
     const struct total_cell *t = &l->totals[cell];
 
-    return (int64_t)(clamp_bytes(get64(&l->capacity[cell])) -
-                     get64(&t->resident_bytes) -
+    return (int64_t)(l->promisable[cell] - get64(&t->resident_bytes) -
                      get64(&t->outstanding_bytes));
 }
 
@@ -133,7 +131,7 @@ uint64_t host_capacity(const struct ballast_ledger *l, uint32_t class)
     uint32_t n;
 
     for (n = 0; n < l->geo.nr_nodes; n++) {
-        sum += clamp_bytes(get64(&l->capacity[n * l->geo.nr_classes + class]));
+        sum += l->promisable[n * l->geo.nr_classes + class];
     }
     return sum;
 }

@@ -11,8 +11,11 @@
  * The kernel's free memory was sampled before the mutex was taken.  Bytes
  * that have stopped being outstanding since may have become resident after
  * the sample, so they are taken off it: an old sample can refuse too much,
- * never grant too much.  A refusal by an old sample is tried again.
+ * never grant too much.  A refusal by an old sample is tried again.  What
+ * overcommit adds to a node's capacity is added to its free memory too.
  */
+#include <string.h>
+
 #include "internal.h"
 
 struct shortage {
@@ -81,7 +84,7 @@ static bool short_capacity(const struct ballast_ledger *l,
         extra = rise(reserved(from, i), reserved(to, i));
         if (extra && too_little(s, BALLAST_SHORT_NODE, i, extra,
                                 cell_free(l, i))) {
-            s->limit = clamp_bytes(get64(&l->capacity[i]));
+            s->limit = l->promisable[i];
             return true;
         }
     }
@@ -120,13 +123,13 @@ static uint64_t sampled(const struct sample *sample, uint32_t i)
     return bytes == UINT64_MAX ? 0 : clamp_bytes(bytes);
 }
 
-/* Free to the kernel on a node and promised to nobody. */
+/* Free to the kernel on a node, or overcommitted, and promised to nobody. */
 static int64_t kernel_room(const struct ballast_ledger *l,
                            const struct sample *sample, uint32_t i,
                            uint64_t drawn)
 {
-    return (int64_t)(sampled(sample, i) - drawn -
-                     get64(&l->totals[i].outstanding_bytes));
+    return (int64_t)(sampled(sample, i) + l->promisable[i] - l->backed[i] -
+                     drawn - get64(&l->totals[i].outstanding_bytes));
 }
 
 static int64_t kernel_host_room(const struct ballast_ledger *l,
@@ -146,6 +149,15 @@ static int64_t kernel_host_room(const struct ballast_ledger *l,
         *limit += sampled(sample, i);
     }
     return (int64_t)(room - get64(&l->totals[any].outstanding_bytes));
+}
+
+/* Whether there are claims on no node in particular, see needed_cells(). */
+static bool whole_host(const struct ballast_ledger *l, const struct view *to,
+                       uint32_t class)
+{
+    uint32_t any = l->geo.nr_nodes * l->geo.nr_classes + class;
+
+    return get64(&l->totals[any].outstanding_bytes) || to->outstanding[any];
 }
 
 static bool short_kernel(const struct ballast_ledger *l,
@@ -169,7 +181,8 @@ static bool short_kernel(const struct ballast_ledger *l,
     }
     class_sums(&l->geo, from, to, class, &sums);
     extra = rise(sums.outstanding_from, sums.outstanding_to);
-    if (extra && too_little(s, BALLAST_SHORT_KERNEL, any, extra,
+    if (extra && whole_host(l, to, class) &&
+        too_little(s, BALLAST_SHORT_KERNEL, any, extra,
                             kernel_host_room(l, sample, class, &limit))) {
         s->limit = limit;
         return true;
@@ -218,6 +231,47 @@ static uint64_t class_claimed(const struct geometry *geo,
     return sum;
 }
 
+/*
+ * Whose free memory decides.  The whole host's does, if a claim on no node in
+ * particular grows or there are such claims; else, where every node has room
+ * for what it gets, so has the host.
+ */
+static void needed_cells(const struct ballast_ledger *l,
+                         const struct view *from, const struct view *to,
+                         uint64_t need[CELL_WORDS])
+{
+    const struct geometry *geo = &l->geo;
+    uint32_t any = geo->nr_nodes * geo->nr_classes, class, i;
+
+    memset(need, 0, CELL_WORDS * sizeof(*need));
+    for (class = 0; class < geo->nr_classes; class++) {
+        bool host = whole_host(l, to, class), some = false;
+
+        for (i = class; i < geo->nr_cells; i += geo->nr_classes) {
+            if (to->outstanding[i] > from->outstanding[i]) {
+                cell_set(need, i);
+                some = true;
+            }
+        }
+        for (i = class; host && some && i < any; i += geo->nr_classes) {
+            cell_set(need, i);
+        }
+    }
+}
+
+static bool sample_covers(const struct sample *sample,
+                          const uint64_t need[CELL_WORDS])
+{
+    uint32_t i;
+
+    for (i = 0; i < CELL_WORDS; i++) {
+        if (need[i] & ~sample->have[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static int refuse_short(const struct ballast_ledger *l, const struct view *to,
                         const struct shortage *s, struct ballast_refusal *why)
 {
@@ -243,7 +297,7 @@ static int refuse_short(const struct ballast_ledger *l, const struct view *to,
  * ADMIT_ constants: take a sample with the mutex dropped, and come again.
  */
 int admit(const struct ballast_ledger *l, const struct view *from,
-          const struct view *to, const struct sample *sample,
+          const struct view *to, struct sample *sample,
           struct ballast_refusal *why)
 {
     struct shortage s;
@@ -253,6 +307,10 @@ int admit(const struct ballast_ledger *l, const struct view *from,
     if (!outstanding_rises(&l->geo, from, to)) {
         return 0;
     }
+    if (l->unlinked) {
+        return refuse_stale(why, "its file was removed; what is promised "
+                            "stays, nothing is added");
+    }
     for (class = 0; class < l->geo.nr_classes; class++) {
         if (short_capacity(l, from, to, class, &s)) {
             return refuse_short(l, to, &s, why);
@@ -261,7 +319,8 @@ int admit(const struct ballast_ledger *l, const struct view *from,
     if (l->geo.admission != BALLAST_ADMIT_KERNEL) {
         return 0;
     }
-    if (!sample->valid) {
+    needed_cells(l, from, to, sample->need);
+    if (!sample->valid || !sample_covers(sample, sample->need)) {
         return ADMIT_SAMPLE;
     }
     if (get64(&l->header->epoch) != sample->epoch) {
@@ -333,6 +392,27 @@ static bool holder_place(const struct ballast_ledger *l,
     return false;
 }
 
+/* Without the mutex: a slot that has become another's is nobody's. */
+static bool holder_get(const struct ballast_ledger *l, uint32_t nr,
+                       uint32_t row, uint32_t class, struct ballast_holder *h)
+{
+    const struct file_slot *s = slot_at(l, nr);
+    uint64_t serial = get64(&s->serial);
+    struct view v;
+
+    if (!slot_in_use(s)) {
+        return false;
+    }
+    slot_view(l, s, &v);
+    slot_name(s, h->name);
+    h->reserved_bytes = holder_bytes(l, &v, row, class);
+    h->pid = (int32_t)get32((const uint32_t *)&s->pid);
+    h->slot = nr;
+    h->dying = get32(&s->state) == SLOT_DYING;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return slot_in_use(s) && get64(&s->serial) == serial && h->reserved_bytes;
+}
+
 /* After a shortage, without the mutex: who has most of it. */
 void refusal_holders(struct ballast_ledger *l, struct ballast_refusal *why,
                      uint32_t except)
@@ -340,25 +420,13 @@ void refusal_holders(struct ballast_ledger *l, struct ballast_refusal *why,
     uint32_t high = slots_high(l);
     uint32_t row, class, nr;
     struct ballast_holder h;
-    struct view v;
 
     why->nr_holders = why->more_holders = 0;
     if (!holder_place(l, why, &row, &class)) {
         return;
     }
     for (nr = 0; nr < high; nr++) {
-        const struct file_slot *s = slot_at(l, nr);
-
-        if (nr == except || !slot_in_use(s)) {
-            continue;
-        }
-        slot_view(l, s, &v);
-        h.reserved_bytes = holder_bytes(l, &v, row, class);
-        if (h.reserved_bytes) {
-            slot_name(s, h.name);
-            h.pid = s->pid;
-            h.slot = nr;
-            h.dying = get32(&s->state) == SLOT_DYING;
+        if (nr != except && holder_get(l, nr, row, class, &h)) {
             holder_insert(why, &h);
         }
     }

@@ -16,9 +16,6 @@
 
 #define SAMPLES_MAX 8
 
-/* Large, so not made anew for every claim. */
-static const struct sample no_sample;
-
 static void copy_column(const struct geometry *geo, struct view *to,
                         const struct view *from, enum column col)
 {
@@ -99,10 +96,28 @@ static bool claims_nothing(const struct geometry *geo, const struct view *v)
     return true;
 }
 
-/* With the mutex held; the claimed column of @to is given, the rest is made. */
-static int claim_slot(struct ballast_ledger *l, struct file_slot *s,
-                      struct view *to, const struct sample *sample,
+/* How many wait for the same, if anybody waits at all. */
+static uint32_t ahead(const struct ballast_ledger *l,
+                      const struct file_slot *s, const struct view *from,
+                      const struct view *to, uint64_t ticket, bool name_them,
                       struct ballast_refusal *why)
+{
+    if (get32(&l->header->nr_waiters)) {
+        return queue_ahead(l, s, from, to, ticket, name_them, why);
+    }
+    if (why) {
+        why->nr_ahead = 0;
+    }
+    return 0;
+}
+
+/*
+ * With the mutex held; the claimed column of @to is given, the rest is made.
+ * Those who wait with an older ticket come first.
+ */
+int claim_slot(struct ballast_ledger *l, struct file_slot *s,
+               struct view *to, uint64_t ticket, struct sample *sample,
+               struct ballast_refusal *why)
 {
     struct view from;
     int err;
@@ -122,6 +137,9 @@ static int claim_slot(struct ballast_ledger *l, struct file_slot *s,
     }
     view_redeem(&l->geo, to);
     err = admit(l, &from, to, sample, why);
+    if (ahead(l, s, &from, to, ticket, err >= 0, why) && err >= 0) {
+        return refuse(why, BALLAST_BEHIND_QUEUE);
+    }
     if (err) {
         return err;
     }
@@ -130,10 +148,10 @@ static int claim_slot(struct ballast_ledger *l, struct file_slot *s,
     return 0;
 }
 
-static int claim_once(struct ballast_ledger *l, struct view *to,
-                      const struct sample *sample,
-                      struct ballast_refusal *why)
+static int claim_try(struct ballast_ledger *l, void *opaque,
+                     struct sample *sample, struct ballast_refusal *why)
 {
+    struct view *to = opaque;
     struct file_slot *s;
     int err = ledger_lock_why(l, why);
 
@@ -142,7 +160,10 @@ static int claim_once(struct ballast_ledger *l, struct view *to,
     }
     s = slot_own(l, &err, why);
     if (s) {
-        err = claim_slot(l, s, to, sample, why);
+        if (get32(&l->header->nr_waiters)) {
+            queue_forget(l, s);
+        }
+        err = claim_slot(l, s, to, UINT64_MAX, sample, why);
     }
     ledger_unlock(l);
     return err;
@@ -153,26 +174,43 @@ static bool is_shortage(int err)
     return err == -ENOMEM;
 }
 
-typedef int attempt_fn(struct ballast_ledger *l, void *opaque,
-                       const struct sample *sample,
-                       struct ballast_refusal *why);
+bool worth_waiting(int err)
+{
+    return is_shortage(err) || err == -EBUSY;
+}
+
+/*
+ * Whether to try again.  After a sweep of all in any case: who buried the dead
+ * may be somebody else, and not have finished yet.
+ */
+static bool bury(struct ballast_ledger *l, enum sweep sweep)
+{
+    if (sweep == SWEEP_ALL) {
+        ballast_sweep(l);
+        return true;
+    }
+    return sweep_some(l, SWEEP_BUDGET_NS) > 0;
+}
 
 /*
  * Tries until the kernel's figure is recent enough to be believed; after a
  * shortage, buries the dead and tries once more.
  */
-static int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
-                   struct ballast_refusal *why)
+int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
+            struct ballast_refusal *why, enum sweep sweep)
 {
-    struct sample sample = { .valid = false };
+    struct sample sample;
     bool swept = false;
     int left, err;
 
+    sample.valid = false;
+    guard_unlinked(l);
     for (left = SAMPLES_MAX; ; left--) {
         err = try(l, opaque, &sample, why);
         if (err > 0 && left > 0) {
             sample_take(l, &sample);
-        } else if (is_shortage(err) && !swept && ballast_sweep(l) > 0) {
+        } else if ((worth_waiting(err) || err == -EINPROGRESS) && !swept &&
+                   bury(l, sweep)) {
             swept = true;
         } else {
             break;
@@ -185,29 +223,18 @@ static int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
     return err;
 }
 
-static void why_init(struct ballast_refusal *why)
+/* The words of a refusal: who has it; no words for a success. */
+void finish_refusal(struct ballast_ledger *l, int err, uint32_t except,
+                    struct ballast_refusal *why)
 {
-    why->reason = BALLAST_OK;
-    why->err = 0;
-    why->node = BALLAST_NODE_ANY;
-    why->page_bytes = 0;
-    why->asked_bytes = why->available_bytes = 0;
-    why->missing_bytes = why->limit_bytes = 0;
-    why->nr_holders = why->more_holders = 0;
-    why->detail[0] = '\0';
-}
-
-static void why_success(struct ballast_refusal *why)
-{
-    if (why) {
-        why_init(why);
+    if (!why) {
+        return;
     }
-}
-
-static int claim_try(struct ballast_ledger *l, void *opaque,
-                     const struct sample *sample, struct ballast_refusal *why)
-{
-    return claim_once(l, opaque, sample, why);
+    if (!err) {
+        why_init(why);
+    } else if (is_shortage(why->err)) {
+        refusal_holders(l, why, except);
+    }
 }
 
 int ballast_claim(struct ballast_ledger *ledger,
@@ -217,21 +244,18 @@ int ballast_claim(struct ballast_ledger *ledger,
     struct view to;
     int err;
 
-    why_success(why);
+    if (ledger->remote) {
+        return remote_claim(ledger, set, nr, why);
+    }
+    why_init(why);
     view_zero(&ledger->geo, &to);
     err = demand_view(&ledger->geo, set, nr, &to, why);
     if (err) {
         return err;
     }
-    err = claim_once(ledger, &to, &no_sample, why);
-    if (err > 0 || is_shortage(err)) {
-        err = attempt(ledger, claim_try, &to, why);
-    }
-    if (why && is_shortage(err)) {
-        refusal_holders(ledger, why, ledger->slot);
-    } else if (!err) {
-        why_success(why);
-    }
+    err = attempt(ledger, claim_try, &to, why, SWEEP_ALL);
+    err = ledger_verdict(ledger, err, why);
+    finish_refusal(ledger, err, ledger->slot, why);
     return err;
 }
 
@@ -242,6 +266,9 @@ int ballast_report(struct ballast_ledger *ledger,
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        return remote_report(ledger, set, nr);
+    }
     view_zero(&ledger->geo, &to);
     err = usage_view(&ledger->geo, set, nr, &to);
     if (err) {
@@ -260,52 +287,61 @@ int ballast_report(struct ballast_ledger *ledger,
         totals_move(ledger, &from, &to);
     }
     ledger_unlock(ledger);
-    return err;
+    return ledger_verdict(ledger, err, NULL);
 }
 
 /* A standing claim on its way in. */
 struct standing {
     const char *name;
     struct identity who;
-    struct view to;
+    bool polite;            /* not over the entry of another waiter */
+    bool made;              /* the slot is ours to wait in */
+    struct file_slot *slot;
+    uint64_t serial;
+    uint64_t ticket;
+    struct waiting w;
 };
 
 /* The claim and its slot appear together, by the store to state. */
 static int stand_new(struct ballast_ledger *l, struct standing *st,
-                     const struct sample *sample, struct ballast_refusal *why)
+                     struct sample *sample, struct ballast_refusal *why)
 {
-    char name[BALLAST_NAME_BYTES] = "";
-    struct file_slot *s;
+    struct birth b = { .name = st->name, .who = st->who };
     struct view none;
     uint32_t nr;
     int err;
 
     view_zero(&l->geo, &none);
-    view_redeem(&l->geo, &st->to);
-    err = admit(l, &none, &st->to, sample, why);
+    view_redeem(&l->geo, &st->w.to);
+    err = admit(l, &none, &st->w.to, sample, why);
+    if (ahead(l, NULL, &none, &st->w.to, UINT64_MAX, err >= 0, why) &&
+        err >= 0) {
+        return refuse(why, BALLAST_BEHIND_QUEUE);
+    }
     if (err) {
         return err;
     }
     if (slot_find_free(l, false, &nr)) {
         return refuse(why, BALLAST_NO_SLOT);
     }
-    s = slot_at(l, nr);
-    memcpy(name, st->name, strlen(st->name));
-    put64(&l->header->next_serial, l->header->next_serial + 1);
-    put64(&s->serial, l->header->next_serial);
-    put64(&s->max_bytes, 0);
-    put32(&s->flags, SLOT_STANDING | (st->who.pid ? SLOT_PID_BOUND : 0));
-    put64(&s->dying_since_ns, 0);
-    put_words(s->name, name, sizeof(name));
-    slot_write_identity(s, &st->who);
-    slot_publish(l, s, &st->to);
-    publish32(&s->state, SLOT_LIVE);
-    totals_move(l, &none, &st->to);
+    b.flags = SLOT_STANDING | (st->who.pid ? SLOT_PID_BOUND : 0);
+    slot_take(l, slot_at(l, nr), &b, &st->w.to);
+    totals_move(l, &none, &st->w.to);
     return 0;
 }
 
+/* Bound to nothing before it is bound to another: see slot.c, identity. */
+static void stand_rebind(struct file_slot *s, const struct standing *st)
+{
+    put32(&s->flags, SLOT_STANDING);
+    slot_write_identity(s, &st->who);
+    if (st->who.pid) {
+        put32(&s->flags, SLOT_STANDING | SLOT_PID_BOUND);
+    }
+}
+
 static int stand_try(struct ballast_ledger *l, void *opaque,
-                     const struct sample *sample, struct ballast_refusal *why)
+                     struct sample *sample, struct ballast_refusal *why)
 {
     struct standing *st = opaque;
     struct file_slot *s;
@@ -317,51 +353,185 @@ static int stand_try(struct ballast_ledger *l, void *opaque,
     s = slot_find_name(l, st->name, SLOT_NONE);
     if (!s) {
         err = stand_new(l, st, sample, why);
-    } else if (!(s->flags & SLOT_STANDING)) {
+    } else if (!(s->flags & SLOT_STANDING) ||
+               (st->polite && queue_attended(s))) {
         err = refuse(why, BALLAST_NAME_IN_USE);
     } else {
-        err = claim_slot(l, s, &st->to, sample, why);
+        queue_forget(l, s);
+        err = claim_slot(l, s, &st->w.to, UINT64_MAX, sample, why);
     }
     if (!err && s && st->who.pid) {
-        slot_write_identity(s, &st->who);
-        put32(&s->flags, SLOT_STANDING | SLOT_PID_BOUND);
+        stand_rebind(s, st);
     }
     ledger_unlock(l);
     return err;
+}
+
+static int stand_prepare(struct ballast_ledger *l, struct standing *st,
+                         const struct ballast_demand *set, size_t nr,
+                         pid_t pid, struct ballast_refusal *why)
+{
+    int err;
+
+    why_init(why);
+    err = slot_check_name(st->name, why);
+    if (err) {
+        return err;
+    }
+    view_zero(&l->geo, &st->w.to);
+    err = demand_view(&l->geo, set, nr, &st->w.to, why);
+    if (err) {
+        return err;
+    }
+    if (pid) {
+        err = identity_of(pid, &st->who);
+        return err ? refuse_system(why, err, "process %d", (int)pid) : 0;
+    }
+    identity_self(&st->who);
+    st->who.pid = 0;
+    st->who.start_ticks = 0;
+    return 0;
 }
 
 int ballast_stand(struct ballast_ledger *ledger, const char *name,
                   const struct ballast_demand *set, size_t nr, pid_t pid,
                   struct ballast_refusal *why)
 {
-    struct standing st = { .name = name };
+    struct standing st;
     int err;
 
-    why_success(why);
-    err = slot_check_name(name, why);
-    if (!err) {
-        err = demand_view(&ledger->geo, set, nr, &st.to, why);
+    if (ledger->remote) {
+        return remote_stand(ledger, name, set, nr, pid, why);
     }
+    st.name = name;
+    st.polite = false;
+    err = stand_prepare(ledger, &st, set, nr, pid, why);
     if (err) {
         return err;
     }
-    if (pid) {
-        err = identity_of(pid, &st.who);
-        if (err) {
-            return refuse_system(why, err, "process %d", (int)pid);
-        }
-    } else {
-        identity_self(&st.who);
-        st.who.pid = 0;
-        st.who.start_ticks = 0;
-    }
     ballast_sweep(ledger);
-    err = attempt(ledger, stand_try, &st, why);
-    if (why && is_shortage(err)) {
-        refusal_holders(ledger, why, SLOT_NONE);
-    } else if (!err) {
-        why_success(why);
+    err = attempt(ledger, stand_try, &st, why, SWEEP_ALL);
+    err = ledger_verdict(ledger, err, why);
+    finish_refusal(ledger, err, SLOT_NONE, why);
+    return err;
+}
+
+/*
+ * With the mutex held: the slot to wait in.  A new one holds nothing, and is
+ * ours: it ends with this process.
+ */
+static struct file_slot *stand_place(struct ballast_ledger *l,
+                                     struct standing *st, int *err,
+                                     struct ballast_refusal *why)
+{
+    struct file_slot *s = slot_find_name(l, st->name, SLOT_NONE);
+    struct birth b = { .name = st->name };
+    struct view none;
+    uint32_t nr;
+
+    if (s) {
+        if ((s->flags & SLOT_STANDING) && !queue_attended(s)) {
+            return s;
+        }
+        *err = refuse(why, BALLAST_NAME_IN_USE);
+        return NULL;
     }
+    if (slot_find_free(l, false, &nr)) {
+        *err = refuse(why, BALLAST_NO_SLOT);
+        return NULL;
+    }
+    s = slot_at(l, nr);
+    identity_self(&b.who);
+    b.flags = SLOT_STANDING | SLOT_PID_BOUND;
+    view_zero(&l->geo, &none);
+    slot_take(l, s, &b, &none);
+    st->made = true;
+    return s;
+}
+
+/* With the mutex held, when waiting is over, one way or another. */
+static void stand_end(struct ballast_ledger *l, struct standing *st,
+                      struct file_slot *s, int err)
+{
+    if (!err && (st->made || st->who.pid)) {
+        stand_rebind(s, st);
+    } else if (err < 0 && err != -EINPROGRESS && st->made) {
+        slot_free(l, s);
+    }
+}
+
+static int stand_wait_try(struct ballast_ledger *l, void *opaque,
+                          struct sample *sample, struct ballast_refusal *why)
+{
+    struct standing *st = opaque;
+    struct file_slot *s = st->slot;
+    int err = ledger_lock_why(l, why);
+
+    if (err) {
+        return err;
+    }
+    if (!s) {
+        s = stand_place(l, st, &err, why);
+        if (s) {
+            st->slot = s;
+            st->serial = get64(&s->serial);
+            err = queue_claim(l, s, &st->w, sample, why);
+        }
+    } else if (get64(&s->serial) != st->serial || !slot_in_use(s)) {
+        s = NULL;
+        err = refuse_system(why, -ENOENT, "somebody released %.63s", st->name);
+    } else if (st->ticket) {
+        st->w.again = st->ticket == get64(&s->wait_ticket);
+        err = st->w.again ? queue_look_after(l, s, &st->w, sample, why) :
+              refuse_system(why, -ENOENT, "somebody claimed as %.63s",
+                            st->name);
+    } else {
+        err = queue_claim(l, s, &st->w, sample, why);
+    }
+    if (s) {
+        st->ticket = get64(&s->wait_ticket);
+        stand_end(l, st, s, err);
+    }
+    ledger_unlock(l);
+    return err;
+}
+
+int ballast_stand_wait(struct ballast_ledger *ledger, const char *name,
+                       const struct ballast_demand *set, size_t nr, pid_t pid,
+                       uint64_t timeout_ms, struct ballast_refusal *why)
+{
+    struct standing st;
+    int err;
+
+    if (ledger->remote) {
+        return remote_stand_wait(ledger, name, set, nr, pid, timeout_ms, why);
+    }
+    st.name = name;
+    st.polite = true;
+    st.made = false;
+    st.slot = NULL;
+    st.ticket = 0;
+    err = stand_prepare(ledger, &st, set, nr, pid, why);
+    if (err) {
+        return err;
+    }
+    st.w.again = false;
+    st.w.opaque = &st;
+    st.w.deadline_ns = queue_deadline(timeout_ms);
+    ballast_sweep(ledger);
+    err = attempt(ledger, stand_try, &st, why, SWEEP_ALL);
+    if (worth_waiting(err) || err == -EAGAIN) {
+        why_init(why);
+        err = queue_attempt(ledger, stand_wait_try, &st.w, why);
+    }
+    while (err == -EINPROGRESS) {
+        queue_sleep(ledger, st.w.seq, st.w.deadline_ns);
+        st.w.again = true;
+        why_init(why);
+        err = queue_attempt(ledger, stand_wait_try, &st.w, why);
+    }
+    err = ledger_verdict(ledger, err, why);
+    finish_refusal(ledger, err, SLOT_NONE, why);
     return err;
 }
 
@@ -371,7 +541,10 @@ int ballast_release(struct ballast_ledger *ledger, const char *name,
     struct file_slot *s;
     int err;
 
-    why_success(why);
+    if (ledger->remote) {
+        return remote_release(ledger, name, why);
+    }
+    why_init(why);
     err = ledger_lock_why(ledger, why);
     if (err) {
         return err;
@@ -385,5 +558,5 @@ int ballast_release(struct ballast_ledger *ledger, const char *name,
                             name);
     }
     ledger_unlock(ledger);
-    return err;
+    return ledger_verdict(ledger, err, why);
 }

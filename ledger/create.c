@@ -44,6 +44,7 @@ static const char *cell_problem(const struct ballast_config *c)
 static void fill_header(struct file_header *h, const struct ballast_config *c)
 {
     struct timespec now;
+    uint32_t n;
 
     memset(h, 0, sizeof(*h));
     memcpy(h->magic, FILE_MAGIC, sizeof(h->magic));
@@ -56,45 +57,71 @@ static void fill_header(struct file_header *h, const struct ballast_config *c)
     h->nr_slots = c->nr_slots ? c->nr_slots : SLOTS_DEFAULT;
     h->admission = c->admission;
     h->count_cache_percent = c->count_cache_percent;
-    h->overcommit_percent = 100;
+    for (n = 0; n < c->nr_nodes && n < BALLAST_MAX_NODES; n++) {
+        h->overcommit_percent[n] = c->overcommit_percent[n] ?
+                                   c->overcommit_percent[n] : 100;
+    }
     clock_gettime(CLOCK_REALTIME, &now);
     h->created_ns = (uint64_t)now.tv_sec * 1000000000 +
                     (uint64_t)now.tv_nsec;
-    memcpy(h->page_bytes, c->page_bytes, sizeof(h->page_bytes));
-    memcpy(h->node_id, c->node_id, sizeof(h->node_id));
+    if (c->nr_classes <= BALLAST_MAX_CLASSES) {
+        memcpy(h->page_bytes, c->page_bytes,
+               c->nr_classes * sizeof(h->page_bytes[0]));
+    }
+    if (c->nr_nodes <= BALLAST_MAX_NODES) {
+        memcpy(h->node_id, c->node_id, c->nr_nodes * sizeof(h->node_id[0]));
+    }
     file_boot_id(h->boot_id);
+}
+
+static void fill_capacity(uint64_t capacity[MAX_CELLS],
+                          const struct ballast_config *c)
+{
+    uint32_t n, k;
+
+    memset(capacity, 0, MAX_CELLS * sizeof(*capacity));
+    if (c->nr_nodes > BALLAST_MAX_NODES ||
+        c->nr_classes > BALLAST_MAX_CLASSES) {
+        return;
+    }
+    for (n = 0; n < c->nr_nodes; n++) {
+        for (k = 0; k < c->nr_classes; k++) {
+            capacity[n * c->nr_classes + k] = c->capacity_bytes[n][k];
+        }
+    }
 }
 
 /* The offsets follow from the counts; file_geometry() checks the rest. */
 static int finish_header(struct file_header *h, struct geometry *geo,
+                         const uint64_t *capacity,
                          struct ballast_refusal *why)
 {
-    uint32_t cells = (h->nr_nodes + 1) * h->nr_classes;
     int err;
 
-    if (h->nr_nodes > BALLAST_MAX_NODES ||
-        h->nr_classes > BALLAST_MAX_CLASSES || h->nr_slots > SLOTS_MAX) {
-        cells = 0;
+    memset(geo, 0, sizeof(*geo));
+    if (h->nr_nodes <= BALLAST_MAX_NODES &&
+        h->nr_classes <= BALLAST_MAX_CLASSES && h->nr_slots <= SLOTS_MAX) {
+        geo->nr_nodes = h->nr_nodes;
+        geo->nr_classes = h->nr_classes;
+        geo->nr_slots = h->nr_slots;
     }
-    h->capacity_offset = FILE_HEADER_BYTES;
-    h->totals_offset = h->capacity_offset + ((cells * 8 + 63) & ~63u);
-    h->slots_offset = (h->totals_offset + cells * sizeof(struct total_cell) +
-                       4095) & ~UINT64_C(4095);
-    h->slot_bytes = (uint32_t)(sizeof(struct file_slot) +
-                               2 * NR_COLUMNS * cells * 8 + 63) & ~63u;
-    h->file_bytes = h->slots_offset + (uint64_t)h->slot_bytes * h->nr_slots;
+    file_lay_out(geo);
+    h->capacity_offset = geo->capacity_offset;
+    h->totals_offset = geo->totals_offset;
+    h->slots_offset = geo->slots_offset;
+    h->slot_bytes = geo->slot_bytes;
+    h->file_bytes = geo->file_bytes;
+    h->capacity_sum = file_capacity_sum(capacity, geo->nr_cells);
     h->static_sum = file_static_sum(h);
     err = file_geometry(h, FILE_MAX_BYTES, geo, why);
     return err ? -EINVAL : 0;
 }
 
 static int write_file(int fd, const struct file_header *h,
-                      const struct geometry *geo,
-                      const struct ballast_config *c)
+                      const struct geometry *geo, const uint64_t *capacity)
 {
+    struct file_header *mapped;
     uint8_t *base;
-    uint64_t *capacity;
-    uint32_t n, k;
     int err;
 
     err = posix_fallocate(fd, 0, (off_t)geo->file_bytes);
@@ -107,13 +134,11 @@ static int write_file(int fd, const struct file_header *h,
         return -errno;
     }
     put_words(base, h, offsetof(struct file_header, mutex));
-    capacity = (uint64_t *)(void *)(base + geo->capacity_offset);
-    for (n = 0; n < geo->nr_nodes; n++) {
-        for (k = 0; k < geo->nr_classes; k++) {
-            put64(&capacity[n * geo->nr_classes + k], c->capacity_bytes[n][k]);
-        }
-    }
-    err = file_mutex_init(&((struct file_header *)(void *)base)->mutex);
+    put_words(base + geo->capacity_offset, capacity,
+              geo->nr_cells * sizeof(*capacity));
+    mapped = (struct file_header *)(void *)base;
+    err = file_mutex_init(&mapped->mutex);
+    put64(&mapped->alive, FILE_ALIVE);
     ballast_crash_point();
     munmap(base, geo->file_bytes);
     return err;
@@ -132,6 +157,21 @@ static bool anybody_lives(struct ballast_ledger *l)
     return false;
 }
 
+/*
+ * A file of another format, or that was cut short, says nothing about its
+ * participants; but their locks do.
+ */
+static bool somebody_has_a_slot(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    bool somebody = fd >= 0 && file_has_locks(fd);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return somebody;
+}
+
 /* What is in the way may also be something that never was a ledger. */
 static int retire_old(const char *path)
 {
@@ -139,7 +179,8 @@ static int retire_old(const char *path)
     int err = ballast_ledger_open(path, &l, NULL);
 
     if (err) {
-        return err == -ETIMEDOUT ? err : 0;
+        return err == -ETIMEDOUT ? err :
+               somebody_has_a_slot(path) ? -EBUSY : 0;
     }
     ballast_sweep(l);
     err = ledger_lock(l);
@@ -151,7 +192,8 @@ static int retire_old(const char *path)
         }
         ledger_unlock(l);
     } else if (err != -ETIMEDOUT) {
-        err = 0;    /* retired before, or beyond repair */
+        /* retired before, or beyond repair */
+        err = somebody_has_a_slot(path) ? -EBUSY : 0;
     }
     ballast_ledger_close(l);
     return err;
@@ -201,7 +243,7 @@ static int create_temp(const char *path, char *temp, size_t len)
 
 static int create_checked(const char *path, const struct file_header *h,
                           const struct geometry *geo,
-                          const struct ballast_config *config,
+                          const uint64_t *capacity, mode_t mode,
                           unsigned flags, struct ballast_refusal *why)
 {
     char temp[4096];
@@ -211,8 +253,8 @@ static int create_checked(const char *path, const struct file_header *h,
     if (fd < 0) {
         return refuse_system(why, fd, "making a file for %.80s", path);
     }
-    err = write_file(fd, h, geo, config);
-    if (!err && fchmod(fd, config->mode ? config->mode & 0777 : 0660)) {
+    err = write_file(fd, h, geo, capacity);
+    if (!err && fchmod(fd, mode ? mode & 0777 : 0660)) {
         err = -errno;
     }
     close(fd);
@@ -233,18 +275,17 @@ int ballast_ledger_create(const char *path,
 {
     struct file_header h;
     struct geometry geo;
+    uint64_t capacity[MAX_CELLS];
     const char *problem = cell_problem(config);
     int err;
 
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
-    }
+    why_init(why);
     if (problem) {
         return refuse_system(why, -EINVAL, "%s", problem);
     }
     fill_header(&h, config);
-    err = finish_header(&h, &geo, why);
+    fill_capacity(capacity, config);
+    err = finish_header(&h, &geo, capacity, why);
     if (err) {
         if (why) {
             why->reason = BALLAST_SYSTEM;
@@ -252,5 +293,5 @@ int ballast_ledger_create(const char *path,
         }
         return err;
     }
-    return create_checked(path, &h, &geo, config, flags, why);
+    return create_checked(path, &h, &geo, capacity, config->mode, flags, why);
 }

@@ -15,6 +15,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +29,7 @@
 
 #define OPEN_LOCK_TRIES     5000
 #define OPEN_LOCK_WAIT_NS   1000000
+#define ORPHAN_TRIES        100
 
 static int open_lock(int fd, short type)
 {
@@ -60,17 +63,27 @@ void file_unlock_open(int fd)
     open_lock(fd, F_UNLCK);
 }
 
-/* FNV-1a over everything that never changes. */
-uint64_t file_static_sum(const struct file_header *h)
+/* FNV-1a. */
+static uint64_t sum_of(const void *bytes, size_t len)
 {
-    const uint8_t *byte = (const uint8_t *)h;
+    const uint8_t *byte = bytes;
     uint64_t sum = UINT64_C(0xcbf29ce484222325);
     size_t i;
 
-    for (i = 0; i < FILE_STATIC_BYTES; i++) {
+    for (i = 0; i < len; i++) {
         sum = (sum ^ byte[i]) * UINT64_C(0x100000001b3);
     }
     return sum;
+}
+
+uint64_t file_static_sum(const struct file_header *h)
+{
+    return sum_of(h, FILE_STATIC_BYTES);
+}
+
+uint64_t file_capacity_sum(const uint64_t *cells, uint32_t nr)
+{
+    return sum_of(cells, nr * sizeof(*cells));
 }
 
 static int hex_digit(char c)
@@ -136,16 +149,57 @@ bool file_mutex_looks_right(const pthread_mutex_t *mutex)
 #endif
 }
 
+/*
+ * Locked, and not by a thread that exists here.  Whoever is in another pid
+ * namespace is not seen: it must last a while, too.
+ */
+bool file_mutex_is_orphan(const pthread_mutex_t *mutex)
+{
+#ifdef __GLIBC__
+    const struct timespec wait = { .tv_nsec = 1000000 };
+    uint32_t word = 0, tid;
+    int i;
+
+    for (i = 0; i < ORPHAN_TRIES; i++) {
+        word = (uint32_t)__atomic_load_n(&mutex->__data.__lock,
+                                         __ATOMIC_RELAXED);
+        tid = word & FUTEX_TID_MASK;
+        if (!word || (word & FUTEX_OWNER_DIED) ||
+            (tid && (kill((pid_t)tid, 0) == 0 || errno != ESRCH))) {
+            return false;
+        }
+        nanosleep(&wait, NULL);
+    }
+    return true;
+#else
+    (void)mutex;
+    return false;
+#endif
+}
+
+/* Whoever has a slot's lock lives, whatever the file says. */
+bool file_has_locks(int fd)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK,
+        .l_whence = SEEK_SET,
+        .l_start = LOCK_SLOT_OFFSET,
+        .l_len = SLOTS_MAX,
+    };
+
+    return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
 static size_t slot_bytes_for(uint32_t cells)
 {
     size_t bytes = sizeof(struct file_slot) +
-                   (size_t)2 * NR_COLUMNS * cells * sizeof(uint64_t);
+                   (size_t)(2 * NR_COLUMNS + 1) * cells * sizeof(uint64_t);
 
     return (bytes + 63) & ~(size_t)63;
 }
 
 /* Where everything must be, given the counts: there is no choice. */
-static void lay_out(struct geometry *geo)
+void file_lay_out(struct geometry *geo)
 {
     geo->nr_cells = (geo->nr_nodes + 1) * geo->nr_classes;
     geo->capacity_offset = FILE_HEADER_BYTES;
@@ -168,7 +222,7 @@ static const char *counts_problem(const struct geometry *geo)
         return "number of nodes: 1 to 64 are allowed";
     }
     if (geo->nr_classes < 1 || geo->nr_classes > BALLAST_MAX_CLASSES) {
-        return "number of page sizes: 1 to 4 are allowed";
+        return "number of page sizes: 1 to 8 are allowed";
     }
     if (geo->nr_slots < 1 || geo->nr_slots > SLOTS_MAX) {
         return "number of slots: 1 to 8192 are allowed";
@@ -183,6 +237,10 @@ static const char *counts_problem(const struct geometry *geo)
         if (geo->node_id[i] == BALLAST_NODE_ANY ||
             (i && geo->node_id[i] <= geo->node_id[i - 1])) {
             return "node numbers must ascend";
+        }
+        if (!geo->overcommit_percent[i] ||
+            geo->overcommit_percent[i] > OVERCOMMIT_MAX) {
+            return "overcommit: 1 to 1000 percent";
         }
     }
     for (i = 0; i < geo->nr_classes; i++) {
@@ -209,7 +267,9 @@ static int check_identity(const struct file_header *h, uint64_t size,
     }
     if (h->format != FILE_FORMAT || h->header_bytes != FILE_HEADER_BYTES) {
         return refuse_detail(why, BALLAST_OTHER_FORMAT, "format %u, this "
-                             "program knows %u", h->format, FILE_FORMAT);
+                             "program knows %u; make it anew with ballast "
+                             "init --force, when nobody uses it", h->format,
+                             FILE_FORMAT);
     }
     if (h->abi != FILE_ABI || h->mutex_bytes != sizeof(pthread_mutex_t)) {
         return refuse_detail(why, BALLAST_OTHER_ABI, "0x%08x, this program "
@@ -239,11 +299,13 @@ int file_geometry(const struct file_header *h, uint64_t size,
     geo->count_cache_percent = h->count_cache_percent;
     memcpy(geo->page_bytes, h->page_bytes, sizeof(geo->page_bytes));
     memcpy(geo->node_id, h->node_id, sizeof(geo->node_id));
+    memcpy(geo->overcommit_percent, h->overcommit_percent,
+           sizeof(geo->overcommit_percent));
     problem = counts_problem(geo);
     if (problem) {
         return refuse_detail(why, BALLAST_BAD_FILE, "%s", problem);
     }
-    lay_out(geo);
+    file_lay_out(geo);
     if (h->slot_bytes != geo->slot_bytes || h->file_bytes != geo->file_bytes ||
         h->capacity_offset != geo->capacity_offset ||
         h->totals_offset != geo->totals_offset ||
@@ -262,6 +324,7 @@ static int map_bytes(int fd, const struct geometry *geo,
 {
     struct ballast_ledger *l = calloc(1, sizeof(*l));
     uint8_t *base;
+    int err;
 
     if (!l) {
         return -ENOMEM;
@@ -272,6 +335,12 @@ static int map_bytes(int fd, const struct geometry *geo,
         free(l);
         return -errno;
     }
+    err = guard_map(base, geo->file_bytes);
+    if (err) {
+        munmap(base, geo->file_bytes);
+        free(l);
+        return err;
+    }
     l->fd = fd;
     l->geo = *geo;
     l->header = (struct file_header *)(void *)base;
@@ -280,6 +349,70 @@ static int map_bytes(int fd, const struct geometry *geo,
     l->slots = base + geo->slots_offset;
     l->slot = SLOT_NONE;
     *out = l;
+    return 0;
+}
+
+void file_unmap(struct ballast_ledger *l)
+{
+    /* See guard.c: a mapping that was cut short stays. */
+    if (get64(&l->header->alive) == FILE_ALIVE) {
+        guard_unmap(l->header);
+        munmap(l->header, l->geo.file_bytes);
+    }
+    free(l);
+}
+
+/* Base pages only: a pool of huge pages is what it is. */
+static void promise(struct ballast_ledger *l)
+{
+    const struct geometry *geo = &l->geo;
+    uint64_t bytes;
+    uint32_t n;
+
+    memcpy(l->promisable, l->backed, sizeof(l->promisable));
+    for (n = 0; n < geo->nr_nodes; n++) {
+        bytes = l->backed[n * geo->nr_classes] / 100 *
+                geo->overcommit_percent[n] +
+                l->backed[n * geo->nr_classes] % 100 *
+                geo->overcommit_percent[n] / 100;
+        l->promisable[n * geo->nr_classes] = bytes -
+                                             bytes % geo->page_bytes[0];
+    }
+}
+
+static bool capacities_are_right(const struct ballast_ledger *l,
+                                 uint64_t expected_sum)
+{
+    uint32_t any = l->geo.nr_nodes * l->geo.nr_classes;
+    uint32_t i;
+
+    for (i = 0; i < l->geo.nr_cells; i++) {
+        uint64_t bytes = l->backed[i];
+
+        if (bytes > (i < any ? BALLAST_MAX_BYTES : 0) ||
+            bytes % l->geo.page_bytes[i % l->geo.nr_classes]) {
+            return false;
+        }
+    }
+    return file_capacity_sum(l->backed, l->geo.nr_cells) == expected_sum;
+}
+
+/* Read, not looked at in the mapping: see struct ballast_ledger. */
+static int load_capacities(struct ballast_ledger *l, uint64_t expected_sum,
+                           struct ballast_refusal *why)
+{
+    size_t bytes = l->geo.nr_cells * sizeof(l->backed[0]);
+    ssize_t n = pread(l->fd, l->backed, bytes, (off_t)l->geo.capacity_offset);
+
+    if (n != (ssize_t)bytes) {
+        return n < 0 ? refuse_system(why, -errno, "reading the ledger file") :
+               refuse_detail(why, BALLAST_BAD_FILE, "it is cut short");
+    }
+    if (!capacities_are_right(l, expected_sum)) {
+        return refuse_detail(why, BALLAST_BAD_FILE,
+                             "its capacities are damaged");
+    }
+    promise(l);
     return 0;
 }
 
@@ -309,6 +442,10 @@ int file_map(int fd, struct ballast_ledger **out, struct ballast_refusal *why)
     if (err) {
         return err;
     }
+    if (h.alive != FILE_ALIVE) {
+        return refuse_detail(why, BALLAST_BAD_FILE, "somebody cut it short "
+                             "while it was in use; its claims are lost");
+    }
     if (!file_mutex_looks_right(&h.mutex)) {
         return refuse_detail(why, BALLAST_BAD_FILE, "its lock is damaged");
     }
@@ -316,23 +453,28 @@ int file_map(int fd, struct ballast_ledger **out, struct ballast_refusal *why)
     if (err) {
         return refuse_system(why, err, "mapping the ledger file");
     }
-    return 0;
+    memcpy((*out)->fixed, &h, sizeof((*out)->fixed));
+    err = load_capacities(*out, h.capacity_sum, why);
+    if (err) {
+        file_unmap(*out);
+    }
+    return err;
 }
 
-void file_unmap(struct ballast_ledger *l)
+/* Made elsewhere: whoever dies here must not leave a lock that looks wrong. */
+int file_put_mutex(struct file_header *h)
 {
-    munmap(l->header, l->geo.file_bytes);
-    free(l);
-}
-
-static int put_mutex(struct file_header *h)
-{
+    union {
+        pthread_mutex_t mutex;
+        uint64_t room[FILE_MUTEX_BYTES / 8];
+    } fresh;
     int err;
 
-    ballast_crash_point();
-    memset(h->mutex_room, 0, sizeof(h->mutex_room));
-    err = file_mutex_init(&h->mutex);
-    ballast_crash_point();
+    memset(&fresh, 0, sizeof(fresh));
+    err = file_mutex_init(&fresh.mutex);
+    if (!err) {
+        put_words(h->mutex_room, &fresh, sizeof(fresh));
+    }
     return err;
 }
 
@@ -348,7 +490,12 @@ static int reset_after_boot(struct ballast_ledger *l)
     if (memcmp(h->boot_id, now, sizeof(now)) == 0) {
         return 0;
     }
-    err = put_mutex(h);
+    if (file_has_locks(l->fd)) {
+        /* No lock survives a reboot: it is the id that is damaged. */
+        put_words(h->boot_id, now, sizeof(now));
+        return 0;
+    }
+    err = file_put_mutex(h);
     if (err) {
         return err;
     }
@@ -361,7 +508,7 @@ static int reset_after_boot(struct ballast_ledger *l)
     put32(&h->slots_high, 0);
     put32(&h->nr_waiters, 0);
     put_words(h->boot_id, now, sizeof(now));
-    return 0;
+    return ledger_verdict(l, 0, NULL);
 }
 
 /* Whether the path still names the file that we have. */
@@ -421,10 +568,10 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
 {
     int tries = 0, err;
 
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
+    if (remote_is_socket(path)) {
+        return remote_open(path, out, why);
     }
+    why_init(why);
     do {
         err = open_once(path, out, why);
     } while (err == -EAGAIN && ++tries < 100);
@@ -434,11 +581,22 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
     return err;
 }
 
+void ballast_set_patience(struct ballast_ledger *ledger, uint32_t ms)
+{
+    if (ledger->remote) {
+        remote_set_patience(ledger, ms);
+    }
+}
+
 void ballast_ledger_close(struct ballast_ledger *ledger)
 {
     int fd;
 
     if (!ledger) {
+        return;
+    }
+    if (ledger->remote) {
+        remote_close(ledger);
         return;
     }
     if (!ledger->bequeathed) {

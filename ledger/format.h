@@ -5,9 +5,10 @@
  *
  * Invariants:
  *  - everything up to FILE_STATIC_BYTES never changes after creation and is
- *    covered by static_sum;
+ *    covered by static_sum; the capacity cells by capacity_sum;
  *  - geometry is read once, at open, checked, and kept in the handle: later
  *    changes in the file cannot make us read or write outside the mapping;
+ *  - alive is FILE_ALIVE, and zero once the file was found to be cut short;
  *  - a slot that is not SLOT_FREE owns what the copy (seq & 1) says;
  *  - totals are a cache of the slots and may be wrong only while the mutex
  *    is held, or after its owner died.
@@ -23,10 +24,11 @@
 #include "ballast/ledger.h"
 
 #define FILE_MAGIC          "ballast\x1a"
-#define FILE_FORMAT         1u
+#define FILE_FORMAT         2u
 #define FILE_HEADER_BYTES   4096u
-#define FILE_STATIC_BYTES   384u
-#define FILE_MUTEX_BYTES    128u
+#define FILE_STATIC_BYTES   1024u
+#define FILE_MUTEX_BYTES    56u
+#define FILE_ALIVE          UINT64_C(0x6576696c41746c42)
 #define FILE_MAX_BYTES      (UINT64_C(1) << 30)
 
 #define SLOTS_DEFAULT       4096u
@@ -48,7 +50,10 @@ enum slot_state {
 
 #define SLOT_STANDING       1u      /* not bound to a lock */
 #define SLOT_PID_BOUND      2u      /* standing, ends with a process */
-#define SLOT_FLAGS          3u
+#define SLOT_SERVED         4u      /* joined through the daemon */
+#define SLOT_FLAGS          7u
+
+#define OVERCOMMIT_MAX      1000u   /* percent */
 
 enum column { COL_CLAIMED, COL_RESIDENT, COL_FREEABLE, NR_COLUMNS };
 
@@ -68,11 +73,12 @@ struct file_header {
     uint64_t file_bytes;
     uint32_t admission;
     uint32_t count_cache_percent;
-    uint32_t overcommit_percent;
-    uint32_t zero0;
     uint64_t created_ns;
+    uint64_t capacity_sum;
     uint64_t page_bytes[BALLAST_MAX_CLASSES];
     uint32_t node_id[BALLAST_MAX_NODES];
+    uint32_t overcommit_percent[BALLAST_MAX_NODES];
+    uint64_t zero0[44];
     /* The parts below change. */
     uint64_t static_sum;
     uint64_t zero1[7];
@@ -90,6 +96,7 @@ struct file_header {
         pthread_mutex_t mutex;
         uint8_t mutex_room[FILE_MUTEX_BYTES];
     };
+    uint64_t alive;         /* in the mutex's cache line: read before it */
 };
 
 struct total_cell {
@@ -114,9 +121,13 @@ struct file_slot {
     uint32_t uid;
     uint32_t zero0;
     uint64_t name[BALLAST_NAME_BYTES / 8];
-    uint64_t wait_ticket;
-    uint64_t zero1[7];
-    uint64_t cells[];       /* [2 copies][NR_COLUMNS][rows * classes] */
+    uint64_t wait_ticket;       /* 0: does not wait */
+    uint64_t wait_deadline_ns;
+    uint64_t wait_seen_ns;
+    uint64_t wait_since_ns;
+    uint64_t cookie[2];         /* the daemon's; 0 unless SLOT_SERVED */
+    uint64_t zero1[2];
+    uint64_t cells[];       /* [2 copies][NR_COLUMNS][cells], wanted [cells] */
 };
 
 #define AT(type, field, offset) \
@@ -138,25 +149,27 @@ AT(file_header, slots_offset, 56);
 AT(file_header, file_bytes, 64);
 AT(file_header, admission, 72);
 AT(file_header, count_cache_percent, 76);
-AT(file_header, overcommit_percent, 80);
-AT(file_header, zero0, 84);
-AT(file_header, created_ns, 88);
+AT(file_header, created_ns, 80);
+AT(file_header, capacity_sum, 88);
 AT(file_header, page_bytes, 96);
-AT(file_header, node_id, 128);
+AT(file_header, node_id, 160);
+AT(file_header, overcommit_percent, 416);
+AT(file_header, zero0, 672);
 AT(file_header, static_sum, FILE_STATIC_BYTES);
-AT(file_header, zero1, 392);
-AT(file_header, boot_id, 448);
-AT(file_header, retired, 464);
-AT(file_header, zero2, 468);
-AT(file_header, epoch, 472);
-AT(file_header, next_serial, 480);
-AT(file_header, slots_high, 488);
-AT(file_header, returned_seq, 492);
-AT(file_header, nr_waiters, 496);
-AT(file_header, zero3, 500);
-AT(file_header, next_ticket, 504);
-AT(file_header, mutex, 512);
-static_assert(sizeof(struct file_header) == 640, "header size");
+AT(file_header, zero1, 1032);
+AT(file_header, boot_id, 1088);
+AT(file_header, retired, 1104);
+AT(file_header, zero2, 1108);
+AT(file_header, epoch, 1112);
+AT(file_header, next_serial, 1120);
+AT(file_header, slots_high, 1128);
+AT(file_header, returned_seq, 1132);
+AT(file_header, nr_waiters, 1136);
+AT(file_header, zero3, 1140);
+AT(file_header, next_ticket, 1144);
+AT(file_header, mutex, 1152);
+AT(file_header, alive, 1208);
+static_assert(sizeof(struct file_header) == 1216, "header size");
 static_assert(sizeof(pthread_mutex_t) <= FILE_MUTEX_BYTES, "mutex room");
 
 AT(total_cell, claimed_bytes, 0);
@@ -180,7 +193,11 @@ AT(file_slot, uid, 56);
 AT(file_slot, zero0, 60);
 AT(file_slot, name, 64);
 AT(file_slot, wait_ticket, 128);
-AT(file_slot, zero1, 136);
+AT(file_slot, wait_deadline_ns, 136);
+AT(file_slot, wait_seen_ns, 144);
+AT(file_slot, wait_since_ns, 152);
+AT(file_slot, cookie, 160);
+AT(file_slot, zero1, 176);
 AT(file_slot, cells, 192);
 
 #undef AT

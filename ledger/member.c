@@ -22,11 +22,14 @@ static int join_locked(struct ballast_ledger *l, const char *name,
                        uint64_t max_bytes, const struct identity *who,
                        struct ballast_refusal *why)
 {
-    char padded[BALLAST_NAME_BYTES] = "";
+    struct birth b = { .name = name, .max_bytes = max_bytes, .who = *who };
     struct file_slot *s;
     struct view none;
     uint32_t nr;
 
+    if (l->unlinked) {
+        return refuse_stale(why, "its file was removed");
+    }
     if (l->slot != SLOT_NONE) {
         return refuse_system(why, -EALREADY, "this handle has joined");
     }
@@ -37,21 +40,12 @@ static int join_locked(struct ballast_ledger *l, const char *name,
         return refuse(why, BALLAST_NO_SLOT);
     }
     s = slot_at(l, nr);
-    memcpy(padded, name, strlen(name));
     view_zero(&l->geo, &none);
-    put64(&l->header->next_serial, l->header->next_serial + 1);
-    put64(&s->serial, l->header->next_serial);
-    put64(&s->max_bytes, max_bytes);
-    put32(&s->flags, 0);
-    put64(&s->dying_since_ns, 0);
-    put_words(s->name, padded, sizeof(padded));
-    slot_write_identity(s, who);
-    slot_publish(l, s, &none);
+    slot_take(l, s, &b, &none);
     l->slot = nr;
-    l->serial = s->serial;
+    l->serial = get64(&s->serial);
     l->joined_pid = (pid_t)who->pid;
     l->bequeathed = false;
-    publish32(&s->state, SLOT_LIVE);
     return 0;
 }
 
@@ -62,10 +56,10 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
     struct identity who;
     int err;
 
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
+    if (ledger->remote) {
+        return remote_join(ledger, name, max_bytes, why);
     }
+    why_init(why);
     identity_self(&who);
     if (!name) {
         snprintf(by_pid, sizeof(by_pid), "pid-%" PRId32, who.pid);
@@ -76,13 +70,15 @@ int ballast_join(struct ballast_ledger *ledger, const char *name,
         return err;
     }
     ballast_sweep(ledger);
+    ledger->looked_ns = 0;
+    guard_unlinked(ledger);
     err = ledger_lock_why(ledger, why);
     if (err) {
         return err;
     }
     err = join_locked(ledger, name, max_bytes, &who, why);
     ledger_unlock(ledger);
-    return err;
+    return ledger_verdict(ledger, err, why);
 }
 
 /* A forked child that closes its copy of a handle must not end its parent. */
@@ -92,6 +88,10 @@ void ballast_leave(struct ballast_ledger *ledger)
     struct file_slot *s;
     int err;
 
+    if (ledger->remote) {
+        remote_leave(ledger);
+        return;
+    }
     if (nr == SLOT_NONE || ledger->joined_pid != getpid()) {
         ledger->slot = SLOT_NONE;
         return;
@@ -116,6 +116,9 @@ int ballast_bequeath(struct ballast_ledger *ledger, char *buf, size_t len)
 {
     int n;
 
+    if (ledger->remote) {
+        return remote_bequeath(ledger, buf, len);
+    }
     if (ledger->slot == SLOT_NONE) {
         return -ENOTCONN;
     }
@@ -180,7 +183,7 @@ static int adopt_locked(struct ballast_ledger *l, const struct bequest *b,
 {
     struct file_slot *s = slot_at(l, b->slot);
 
-    if (get64(&s->serial) != b->serial || (s->flags & SLOT_STANDING) ||
+    if (get64(&s->serial) != b->serial || (s->flags & SLOT_FLAGS) ||
         get32(&s->state) != SLOT_LIVE) {
         return refuse(why, BALLAST_DYING);
     }
@@ -213,7 +216,7 @@ static int adopt_mapped(struct ballast_ledger *l, const struct bequest *b,
     }
     err = adopt_locked(l, b, &who, why);
     ledger_unlock(l);
-    return err;
+    return ledger_verdict(l, err, why);
 }
 
 int ballast_adopt(const char *claim, struct ballast_ledger **out,
@@ -223,10 +226,10 @@ int ballast_adopt(const char *claim, struct ballast_ledger **out,
     struct ballast_ledger *l;
     int err;
 
-    if (why) {
-        memset(why, 0, sizeof(*why));
-        why->node = BALLAST_NODE_ANY;
+    if (remote_is_bequest(claim)) {
+        return remote_adopt(claim, out, why);
     }
+    why_init(why);
     err = parse_bequest(claim, &b, why);
     if (err) {
         return err;

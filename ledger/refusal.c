@@ -46,9 +46,31 @@ static const struct {
         "program with another C library or word size" },
     [BALLAST_EXISTS] = { -EEXIST, "exists", "there is such a file already" },
     [BALLAST_SYSTEM] = { -EIO, "system", NULL },
+    [BALLAST_BEHIND_QUEUE] = { -EBUSY, "behind-queue", NULL },
+    [BALLAST_NOT_ALLOWED] = { -EACCES, "not-allowed",
+        "the daemon does not allow this" },
+    [BALLAST_ABOVE_QUOTA] = { -EDQUOT, "above-quota", NULL },
+    [BALLAST_NO_DAEMON] = { -ENOTCONN, "no-daemon",
+        "the daemon does not answer" },
 };
 
 #define NR_REASONS (sizeof(reasons) / sizeof(reasons[0]))
+
+/* All that is looked at, not all there is: it is a kilobyte. */
+void why_init(struct ballast_refusal *why)
+{
+    if (why) {
+        why->reason = BALLAST_OK;
+        why->err = 0;
+        why->node = BALLAST_NODE_ANY;
+        why->page_bytes = 0;
+        why->asked_bytes = why->available_bytes = 0;
+        why->missing_bytes = why->limit_bytes = 0;
+        why->nr_ahead = why->zero = 0;
+        why->nr_holders = why->more_holders = 0;
+        why->detail[0] = '\0';
+    }
+}
 
 int refuse(struct ballast_refusal *why, enum ballast_reason reason)
 {
@@ -85,6 +107,15 @@ int refuse_detail(struct ballast_refusal *why, enum ballast_reason reason,
         va_end(args);
     }
     return refuse(why, reason);
+}
+
+int refuse_stale(struct ballast_refusal *why, const char *detail)
+{
+    refuse_detail(why, BALLAST_BAD_FILE, "%s", detail);
+    if (why) {
+        why->err = -ESTALE;
+    }
+    return -ESTALE;
 }
 
 const char *ballast_reason_name(enum ballast_reason reason)
@@ -135,7 +166,8 @@ static void say_where(struct text *t, const struct ballast_refusal *why)
     }
 }
 
-static void say_holders(struct text *t, const struct ballast_refusal *why)
+static void say_holders(struct text *t, const struct ballast_refusal *why,
+                        const char *how)
 {
     uint32_t nr = why->nr_holders;
     uint32_t i;
@@ -144,8 +176,7 @@ static void say_holders(struct text *t, const struct ballast_refusal *why)
     for (i = 0; i < nr; i++) {
         const struct ballast_holder *h = &why->holders[i];
 
-        say(t, "%s%.*s ", i ? ", " : "; held by ", BALLAST_NAME_BYTES - 1,
-            h->name);
+        say(t, "%s%.*s ", i ? ", " : how, BALLAST_NAME_BYTES - 1, h->name);
         if (h->pid > 0) {
             say(t, "(pid %d%s) ", h->pid, h->dying ? ", dying" : "");
         }
@@ -181,7 +212,20 @@ static void say_short(struct text *t, const struct ballast_refusal *why)
         say(t, " claimed before");
     }
     say(t, ")");
-    say_holders(t, why);
+    say_holders(t, why, "; held by ");
+    if (why->nr_ahead) {
+        say(t, "; %u came first", why->nr_ahead);
+    }
+}
+
+static void say_queue(struct text *t, const struct ballast_refusal *why)
+{
+    say(t, "claim of ");
+    say_bytes(t, why->asked_bytes);
+    say_where(t, why);
+    say(t, " refused: %u wait%s for memory there and came first",
+        why->nr_ahead, why->nr_ahead == 1 ? "s" : "");
+    say_holders(t, why, ": ");
 }
 
 static void say_limit(struct text *t, const struct ballast_refusal *why,
@@ -226,6 +270,12 @@ size_t ballast_refusal_text(const struct ballast_refusal *why,
         break;
     case BALLAST_BELOW_RESIDENT:
         say_limit(&t, why, "below what is resident,");
+        break;
+    case BALLAST_BEHIND_QUEUE:
+        say_queue(&t, why);
+        break;
+    case BALLAST_ABOVE_QUOTA:
+        say_limit(&t, why, "above what this user may claim,");
         break;
     case BALLAST_ABOVE_MAXIMUM:
         say_limit(&t, why, "above this participant's maximum of");

@@ -28,6 +28,9 @@ uint32_t slots_high(const struct ballast_ledger *l)
 {
     uint32_t high = get32(&l->header->slots_high);
 
+#ifdef BALLAST_PLANTED_BOUND
+    return high;                /* a control: the fuzzer must notice */
+#endif
     return high > l->geo.nr_slots ? l->geo.nr_slots : high;
 }
 
@@ -40,9 +43,13 @@ bool slot_in_use(const struct file_slot *s)
 
 void slot_name(const struct file_slot *s, char name[BALLAST_NAME_BYTES])
 {
+    uint64_t word;
     size_t i;
 
-    memcpy(name, s->name, BALLAST_NAME_BYTES);
+    for (i = 0; i < BALLAST_NAME_BYTES / 8; i++) {
+        word = get64(&s->name[i]);
+        memcpy(name + i * 8, &word, 8);
+    }
     name[BALLAST_NAME_BYTES - 1] = '\0';
     for (i = 0; name[i]; i++) {
         if ((unsigned char)name[i] < ' ' || name[i] == '\x7f') {
@@ -95,6 +102,9 @@ void slot_view(const struct ballast_ledger *l, const struct file_slot *s,
             }
         }
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
+#ifdef BALLAST_PLANTED_SEQ
+        break;                  /* a control: whatever was read */
+#endif
     } while (seq != get32(&s->seq));
     view_sanitise(&l->geo, v);
     view_redeem(&l->geo, v);
@@ -104,7 +114,11 @@ void slot_publish(struct ballast_ledger *l, struct file_slot *s,
                   const struct view *v)
 {
     uint32_t nr = l->geo.nr_cells;
+#ifdef BALLAST_PLANTED_COPY
+    uint32_t seq = s->seq + 2;  /* a control: over the valid copy */
+#else
     uint32_t seq = s->seq + 1;
+#endif
     uint64_t *copy = slot_copy(l, s, seq);
     uint32_t col, i;
 
@@ -129,11 +143,37 @@ void slot_write_identity(struct file_slot *s, const struct identity *who)
     publish64(&s->start_ticks, who->start_ticks);
 }
 
+/*
+ * With the mutex held: a free slot becomes somebody's, by the store to state.
+ * Totals are the caller's, unless @v is empty.
+ */
+void slot_take(struct ballast_ledger *l, struct file_slot *s,
+               const struct birth *b, const struct view *v)
+{
+    char name[BALLAST_NAME_BYTES] = "";
+
+    memcpy(name, b->name, strnlen(b->name, sizeof(name) - 1));
+    put64(&l->header->next_serial, get64(&l->header->next_serial) + 1);
+    put64(&s->serial, get64(&l->header->next_serial));
+    /* Who sees any of what follows without the mutex sees the serial, too. */
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    put64(&s->max_bytes, b->max_bytes);
+    put32(&s->flags, b->flags);
+    put64(&s->dying_since_ns, 0);
+    put64(&s->wait_ticket, 0);
+    put_words(s->cookie, b->cookie, sizeof(s->cookie));
+    put_words(s->name, name, sizeof(name));
+    slot_write_identity(s, &b->who);
+    slot_publish(l, s, v);
+    publish32(&s->state, SLOT_LIVE);
+}
+
 /* With the mutex held. */
 void slot_free(struct ballast_ledger *l, struct file_slot *s)
 {
     struct view from, none;
 
+    queue_forget(l, s);
     slot_view(l, s, &from);
     view_zero(&l->geo, &none);
     publish32(&s->state, SLOT_FREE);

@@ -21,14 +21,18 @@ static void cell_name(const struct geometry *geo, uint32_t cell,
     *page_bytes = geo->page_bytes[cell % geo->nr_classes];
 }
 
+/* @wanted is what it would be after waiting, or NULL. */
 static size_t own_cells(const struct geometry *geo, const struct view *v,
-                        struct ballast_own *cells, size_t nr)
+                        const struct view *wanted, struct ballast_own *cells,
+                        size_t nr)
 {
     size_t used = 0;
     uint32_t i;
 
     for (i = 0; i < geo->nr_cells; i++) {
-        if (!view_uses_cell(v, i)) {
+        uint64_t wants = wanted ? wanted->col[COL_CLAIMED][i] : 0;
+
+        if (!view_uses_cell(v, i) && !wants) {
             continue;
         }
         if (used < nr) {
@@ -40,6 +44,7 @@ static size_t own_cells(const struct geometry *geo, const struct view *v,
             c->resident_bytes = v->col[COL_RESIDENT][i];
             c->freeable_bytes = v->col[COL_FREEABLE][i];
             c->outstanding_bytes = v->outstanding[i];
+            c->wanted_bytes = wants;
         }
         used++;
     }
@@ -50,18 +55,31 @@ int ballast_own(struct ballast_ledger *ledger, struct ballast_own *cells,
                 size_t nr)
 {
     struct file_slot *s;
-    struct view v;
-    int err = ledger_lock(ledger);
+    struct view v, wanted;
+    bool waits = false;
+    int err;
 
+    if (ledger->remote) {
+        return remote_own(ledger, cells, nr);
+    }
+    err = ledger_lock(ledger);
     if (err) {
         return err;
     }
     s = slot_own(ledger, &err, NULL);
     if (s) {
         slot_view(ledger, s, &v);
+        waits = queue_waits(s);
+        if (waits) {
+            queue_wanted(ledger, s, &v, &wanted);
+        }
     }
     ledger_unlock(ledger);
-    return s ? (int)own_cells(&ledger->geo, &v, cells, nr) : err;
+    if (s) {
+        err = (int)own_cells(&ledger->geo, &v, waits ? &wanted : NULL, cells,
+                             nr);
+    }
+    return ledger_verdict(ledger, err, NULL);
 }
 
 void ballast_geometry(const struct ballast_ledger *ledger,
@@ -155,9 +173,16 @@ static const struct file_slot *copy_at(const struct ballast_ledger *l,
            (c->bytes + (size_t)i * l->geo.slot_bytes);
 }
 
+static uint64_t waited_ms(const struct file_slot *s)
+{
+    uint64_t now = host_now_ns();
+
+    return now < s->wait_since_ns ? 0 : (now - s->wait_since_ns) / 1000000;
+}
+
 static int fill_participant(struct ballast_ledger *l,
                             const struct file_slot *s, uint32_t nr,
-                            const struct view *v,
+                            const struct view *v, const struct view *wanted,
                             struct ballast_participant *p)
 {
     slot_name(s, p->name);
@@ -168,13 +193,15 @@ static int fill_participant(struct ballast_ledger *l,
     p->slot = nr;
     p->serial = s->serial;
     p->max_bytes = s->max_bytes;
-    p->nr_cells = own_cells(&l->geo, v, NULL, 0);
+    p->served = s->flags & SLOT_SERVED;
+    p->waited_ms = wanted ? waited_ms(s) : 0;
+    p->nr_cells = own_cells(&l->geo, v, wanted, NULL, 0);
     p->cells = calloc(p->nr_cells + 1, sizeof(*p->cells));
     if (!p->cells) {
         p->nr_cells = 0;
         return -ENOMEM;
     }
-    own_cells(&l->geo, v, p->cells, p->nr_cells);
+    own_cells(&l->geo, v, wanted, p->cells, p->nr_cells);
     return 0;
 }
 
@@ -201,6 +228,24 @@ static void add_to_cells(const struct geometry *geo, const struct view *v,
     }
 }
 
+/* By how much somebody who waits wants to grow. */
+static void add_wanted(const struct geometry *geo, const struct view *v,
+                       const struct view *wanted, struct ballast_cell *cells)
+{
+    uint32_t any = geo->nr_nodes * geo->nr_classes;
+    uint32_t i;
+
+    for (i = 0; i < geo->nr_cells; i++) {
+        uint64_t more = wanted->outstanding[i] > v->outstanding[i] ?
+                        wanted->outstanding[i] - v->outstanding[i] : 0;
+
+        if (i < any) {
+            cells[i].wanted_bytes += more;
+        }
+        cells[any + i % geo->nr_classes].wanted_bytes += more;
+    }
+}
+
 static void add_known(uint64_t *sum, uint64_t bytes)
 {
     if (*sum == UINT64_MAX || bytes == UINT64_MAX) {
@@ -222,8 +267,14 @@ static void init_cells(struct ballast_ledger *l, const struct sample *sample,
         struct ballast_cell *host = &cells[any + i % geo->nr_classes];
 
         cell_name(geo, i, &c->node, &c->page_bytes);
+        c->overcommit_percent = 100;
         if (i < any) {
-            c->capacity_bytes = clamp_bytes(get64(&l->capacity[i]));
+            c->overcommit_percent = i % geo->nr_classes ? 100 :
+                                    geo->overcommit_percent[i /
+                                                            geo->nr_classes];
+            c->backed_bytes = l->backed[i];
+            c->capacity_bytes = l->promisable[i];
+            host->backed_bytes += c->backed_bytes;
             c->kernel_free_bytes = sample->free_bytes[i];
             host->capacity_bytes += c->capacity_bytes;
             add_known(&host->kernel_free_bytes, c->kernel_free_bytes);
@@ -248,10 +299,42 @@ static void derive_cells(const struct geometry *geo,
     }
 }
 
+static int compare_tickets(const void *a, const void *b)
+{
+    const struct file_slot *x = *(const struct file_slot *const *)a;
+    const struct file_slot *y = *(const struct file_slot *const *)b;
+
+    return x->wait_ticket < y->wait_ticket ? -1 :
+           x->wait_ticket > y->wait_ticket;
+}
+
+/* @line has room for all copies: those who wait, first come first. */
+static void fill_places(const struct ballast_ledger *l,
+                        const struct copies *c, const struct file_slot **line,
+                        struct ballast_status *st)
+{
+    uint32_t i, k;
+
+    for (i = 0; i < c->nr; i++) {
+        if (queue_waits(copy_at(l, c, i))) {
+            line[st->nr_waiting++] = copy_at(l, c, i);
+        }
+    }
+    qsort(line, st->nr_waiting, sizeof(line[0]), compare_tickets);
+    for (i = 0; i < c->nr && st->nr_waiting; i++) {
+        for (k = 0; k < st->nr_waiting; k++) {
+            if (line[k] == copy_at(l, c, i)) {
+                st->participants[i].queue_place = k + 1;
+            }
+        }
+    }
+}
+
 static int fill(struct ballast_ledger *l, const struct copies *c,
                 struct ballast_status *st)
 {
-    struct view v;
+    const struct file_slot **line;
+    struct view v, wanted;
     uint32_t i;
     int err;
 
@@ -260,12 +343,24 @@ static int fill(struct ballast_ledger *l, const struct copies *c,
 
         slot_view(l, s, &v);
         add_to_cells(&l->geo, &v, st->cells);
-        err = fill_participant(l, s, c->slot[i], &v, &st->participants[i]);
+        if (queue_waits(s)) {
+            queue_wanted(l, s, &v, &wanted);
+            add_wanted(&l->geo, &v, &wanted, st->cells);
+        }
+        err = fill_participant(l, s, c->slot[i], &v,
+                               queue_waits(s) ? &wanted : NULL,
+                               &st->participants[i]);
         st->nr_participants++;
         if (err) {
             return err;
         }
     }
+    line = calloc(c->nr + 1, sizeof(*line));
+    if (!line) {
+        return -ENOMEM;
+    }
+    fill_places(l, c, line, st);
+    free(line);
     derive_cells(&l->geo, st->cells);
     return 0;
 }
@@ -301,8 +396,11 @@ int ballast_status_get(struct ballast_ledger *ledger,
     struct copies c;
     int err;
 
-    ballast_sweep(ledger);
-    sample_take(ledger, &sample);
+    if (ledger->remote) {
+        return remote_status_get(ledger, out);
+    }
+    sweep_some(ledger, SWEEP_BUDGET_NS);
+    sample_take_all(ledger, &sample);
     err = copies_take(ledger, &c);
     if (err) {
         return err;
@@ -315,6 +413,11 @@ int ballast_status_get(struct ballast_ledger *ledger,
         err = -ENOMEM;
     }
     copies_free(&c);
+    if (err) {
+        ballast_status_free(st);
+        return err;
+    }
+    err = ledger_verdict(ledger, 0, NULL);
     if (err) {
         ballast_status_free(st);
         return err;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Every store to the ledger file goes through here, word by word, so that a
- * test can kill the process at each of them (-DBALLAST_CRASH_POINTS).
+ * test can kill the process at each of them (-DBALLAST_CRASH_POINTS), and
+ * every load that needs no mutex, so that one can look at each order of them
+ * (-DBALLAST_LOAD_POINTS).
  *
  * put*() are ordinary stores, made while the mutex is held or while nobody
  * else can see the place.  publish*() are the stores that make a change real:
@@ -18,6 +20,15 @@ void ballast_crash_point(void);
 #else
 static inline void ballast_crash_point(void)
 {
+}
+#endif
+
+#ifdef BALLAST_LOAD_POINTS
+void ballast_load_point(const void *where);
+#else
+static inline void ballast_load_point(const void *where)
+{
+    (void)where;
 }
 #endif
 
@@ -61,11 +72,13 @@ static inline void put_words(void *where, const void *from, size_t bytes)
 
 static inline uint64_t get64(const uint64_t *where)
 {
+    ballast_load_point(where);
     return __atomic_load_n(where, __ATOMIC_RELAXED);
 }
 
 static inline uint32_t get32(const uint32_t *where)
 {
+    ballast_load_point(where);
     return __atomic_load_n(where, __ATOMIC_ACQUIRE);
 }
 

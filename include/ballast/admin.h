@@ -35,6 +35,9 @@ enum ballast_admission {
  * @mode: permission bits of the file.  Who can write the file is trusted.
  * @node_id: the host's node numbers, ascending; they may have gaps.
  * @page_bytes: page sizes, powers of two, no two alike.
+ * @overcommit_percent: per node, how much of the base-page capacity may be
+ *     promised: 1 to 1000, 0 means 100.  The kernel's free memory counts for
+ *     as many bytes more (or, below 100, less) as this adds to the capacity.
  * @capacity_bytes: what guests may use, per node and class, at most
  *     BALLAST_MAX_BYTES each, a multiple of the page size.
  */
@@ -47,6 +50,7 @@ struct ballast_config {
     mode_t mode;
     uint32_t node_id[BALLAST_MAX_NODES];
     uint64_t page_bytes[BALLAST_MAX_CLASSES];
+    uint32_t overcommit_percent[BALLAST_MAX_NODES];
     uint64_t capacity_bytes[BALLAST_MAX_NODES][BALLAST_MAX_CLASSES];
 };
 
@@ -110,6 +114,24 @@ int ballast_stand(struct ballast_ledger *ledger, const char *name,
                   struct ballast_refusal *why);
 
 /**
+ * ballast_stand_wait() - make or replace a standing claim, waiting for it
+ * @ledger: an open ledger.
+ * @name: as in ballast_stand().
+ * @set: as in ballast_claim().
+ * @nr: entries in @set.
+ * @pid: as in ballast_stand().
+ * @timeout_ms: as in ballast_claim_wait().
+ * @why: filled in, may be NULL.
+ *
+ * While it waits, a new claim stands with nothing, bound to this process.
+ *
+ * Return: as ballast_stand() and ballast_claim_wait().
+ */
+int ballast_stand_wait(struct ballast_ledger *ledger, const char *name,
+                       const struct ballast_demand *set, size_t nr, pid_t pid,
+                       uint64_t timeout_ms, struct ballast_refusal *why);
+
+/**
  * ballast_release() - end a standing claim
  * @ledger: an open ledger.
  * @name: the name it was made with.
@@ -135,9 +157,12 @@ int ballast_sweep(struct ballast_ledger *ledger);
 /**
  * struct ballast_cell - one node and page size, all participants together
  * @node: host node, or BALLAST_NODE_ANY for the whole host.
- * @zero: zero.
  * @page_bytes: the class.
- * @capacity_bytes: what guests may use.
+ * @overcommit_percent: the factor of this node; 100 for the whole host and
+ *     for hugetlb pages.
+ * @backed_bytes: the capacity as the operator gave it.
+ * @capacity_bytes: what guests may be promised: the former times the factor,
+ *     whole pages.
  * @free_bytes: capacity less everything reserved; negative when more is
  *     resident than the capacity.  For the whole host, claims on no node in
  *     particular are taken off too.
@@ -149,11 +174,13 @@ int ballast_sweep(struct ballast_ledger *ledger);
  * @outstanding_bytes: promised and not yet allocated.
  * @kernel_free_bytes: what the kernel could hand out, UINT64_MAX if unknown.
  * @broken_bytes: outstanding that the kernel could not hand out now.
+ * @wanted_bytes: by how much those who wait want to grow there.
  */
 struct ballast_cell {
     uint32_t node;
-    uint32_t zero;
+    uint32_t overcommit_percent;
     uint64_t page_bytes;
+    uint64_t backed_bytes;
     uint64_t capacity_bytes;
     int64_t free_bytes;
     uint64_t freeable_bytes;
@@ -163,6 +190,7 @@ struct ballast_cell {
     uint64_t outstanding_bytes;
     uint64_t kernel_free_bytes;
     uint64_t broken_bytes;
+    uint64_t wanted_bytes;
 };
 
 /**
@@ -186,6 +214,9 @@ enum ballast_state {
  * @slot: its number.
  * @serial: tells two occupants of one slot apart.
  * @max_bytes: its maximum over all classes, 0 for none.
+ * @served: it joined through the daemon.
+ * @queue_place: 1 for the first of those that wait, 0 for one that does not.
+ * @waited_ms: for how long it has waited.
  * @nr_cells: entries in @cells.
  * @cells: what it holds, only cells that are not empty.
  */
@@ -197,6 +228,9 @@ struct ballast_participant {
     uint32_t slot;
     uint64_t serial;
     uint64_t max_bytes;
+    bool served;
+    uint32_t queue_place;
+    uint64_t waited_ms;
     size_t nr_cells;
     struct ballast_own *cells;
 };
@@ -206,6 +240,7 @@ struct ballast_participant {
  * @admission: see enum ballast_admission.
  * @count_cache_percent: see struct ballast_config.
  * @nr_slots: participants that fit.
+ * @nr_waiting: participants in the queue.
  * @nr_nodes: nodes.
  * @nr_classes: page sizes.
  * @nr_cells: entries in @cells: first all classes of the first node, last all
@@ -218,6 +253,7 @@ struct ballast_status {
     enum ballast_admission admission;
     uint32_t count_cache_percent;
     uint32_t nr_slots;
+    uint32_t nr_waiting;
     uint32_t nr_nodes;
     uint32_t nr_classes;
     size_t nr_cells;
@@ -269,7 +305,9 @@ typedef void ballast_finding(void *opaque, enum ballast_severity severity,
                              const char *text);
 
 /**
- * BALLAST_CHECK_REPAIR - recompute the totals from the slots
+ * BALLAST_CHECK_REPAIR - put right what can be: totals are recomputed from
+ * the slots, values out of range are cut to the range, and so on; each repair
+ * is a finding that says what was there and what is there now
  */
 #define BALLAST_CHECK_REPAIR 1u
 

@@ -16,6 +16,12 @@
  * handle are serialised by the ledger's own lock.  No call blocks on another
  * participant for longer than that participant's critical section, and a
  * participant that dies inside one is repaired by the next one that enters.
+ *
+ * Through a daemon (docs/ballastd.md) calls mean the same.  They connect
+ * again by themselves when the daemon is started anew; one that gets no
+ * answer for five seconds (ballast_set_patience()) fails with
+ * BALLAST_NO_DAEMON.  A handle is its process's: a forked child opens, or
+ * adopts, one of its own.
  */
 #ifndef BALLAST_LEDGER_H
 #define BALLAST_LEDGER_H
@@ -38,7 +44,7 @@
 /**
  * BALLAST_MAX_CLASSES - page sizes in one ledger
  */
-#define BALLAST_MAX_CLASSES  4
+#define BALLAST_MAX_CLASSES  8
 
 /**
  * BALLAST_MAX_DEMANDS - entries in one claim or report
@@ -63,7 +69,13 @@
 #define BALLAST_MAX_BYTES    (UINT64_C(1) << 48)
 
 /**
- * BALLAST_ENV_LEDGER - environment variable: path of the ledger
+ * BALLAST_WAIT_FOREVER - a time-out that never comes
+ */
+#define BALLAST_WAIT_FOREVER UINT64_MAX
+
+/**
+ * BALLAST_ENV_LEDGER - environment variable: path of the ledger, or of the
+ * socket of the daemon that has it
  */
 #define BALLAST_ENV_LEDGER   "BALLAST_LEDGER"
 
@@ -139,6 +151,12 @@ struct ballast_usage {
  *     -EPROTONOSUPPORT
  * @BALLAST_OTHER_ABI: made with another C library or word size.  -ENOEXEC
  * @BALLAST_EXISTS: there is a file (-EEXIST), or it is in use (-EBUSY).
+ * @BALLAST_BEHIND_QUEUE: others wait for the same memory, and came first.
+ *     -EBUSY
+ * @BALLAST_NOT_ALLOWED: the daemon does not serve this user, or not this
+ *     call.  -EACCES
+ * @BALLAST_ABOVE_QUOTA: above what the daemon lets this user claim.  -EDQUOT
+ * @BALLAST_NO_DAEMON: the daemon does not answer.  -ENOTCONN
  * @BALLAST_SYSTEM: an errno of the system; the detail says of what.
  */
 enum ballast_reason {
@@ -165,6 +183,10 @@ enum ballast_reason {
     BALLAST_OTHER_ABI,
     BALLAST_EXISTS,
     BALLAST_SYSTEM,
+    BALLAST_BEHIND_QUEUE,
+    BALLAST_NOT_ALLOWED,
+    BALLAST_ABOVE_QUOTA,
+    BALLAST_NO_DAEMON,
 };
 
 /**
@@ -194,7 +216,10 @@ struct ballast_holder {
  * @missing_bytes: what must come back for the same claim to be granted.
  * @limit_bytes: what it was compared with: the capacity, the kernel's free
  *     memory, what is resident, the maximum, or the page size.
- * @nr_holders: entries in @holders; only after a shortage.
+ * @nr_ahead: participants that wait for the same memory and came first.
+ * @zero: zero.
+ * @nr_holders: entries in @holders; after a shortage those that have it,
+ *     after BALLAST_BEHIND_QUEUE those that wait for it, first come first.
  * @more_holders: holders that did not fit.
  * @holders: others that hold it, largest first.
  * @detail: a few more words.
@@ -208,6 +233,8 @@ struct ballast_refusal {
     uint64_t available_bytes;
     uint64_t missing_bytes;
     uint64_t limit_bytes;
+    uint32_t nr_ahead;
+    uint32_t zero;
     uint32_t nr_holders;
     uint32_t more_holders;
     struct ballast_holder holders[BALLAST_MAX_HOLDERS];
@@ -216,7 +243,8 @@ struct ballast_refusal {
 
 /**
  * ballast_ledger_open() - open a ledger
- * @path: an existing ledger file, see ballast_ledger_create().
+ * @path: an existing ledger file, see ballast_ledger_create(), or the socket
+ *     of a daemon that has one.
  * @out: set to a handle that the caller closes with ballast_ledger_close().
  * @why: filled in on failure, may be NULL.
  *
@@ -235,6 +263,22 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
                         struct ballast_refusal *why);
 
 /**
+ * BALLAST_CLAIM_BYTES - room for the words of ballast_bequeath()
+ */
+#define BALLAST_CLAIM_BYTES 256
+
+/**
+ * ballast_set_patience() - how long a call may wait for the daemon
+ * @ledger: an open handle; nothing happens if it is of a file.
+ * @ms: milliseconds; 5000 before the first call.
+ *
+ * A call that got no answer in that time fails with BALLAST_NO_DAEMON.  Calls
+ * in the next second try once at most, and not at all if the daemon was there
+ * and silent: a caller that must not block loses one patience a second.
+ */
+void ballast_set_patience(struct ballast_ledger *ledger, uint32_t ms);
+
+/**
  * ballast_ledger_close() - close a handle
  * @ledger: from ballast_ledger_open() or ballast_adopt(), or NULL.
  *
@@ -244,6 +288,20 @@ int ballast_ledger_open(const char *path, struct ballast_ledger **out,
  * Context: no other thread may use the handle any more.
  */
 void ballast_ledger_close(struct ballast_ledger *ledger);
+
+/**
+ * ballast_guard_rearm() - stay safe from a file that is cut short
+ *
+ * Whoever shortens the file of a ledger must not kill those who have it
+ * mapped: the first open installs a handler of SIGBUS that makes operations
+ * fail with BALLAST_BAD_FILE instead, and passes on every fault that is not
+ * in a ledger.  A program that installs a handler of its own afterwards calls
+ * this once it has.  A thread that uses a ledger has SIGBUS unblocked.
+ *
+ * Return: 0, also when nothing was open yet or nobody is in front; -ENOSPC
+ * after too many times (4).
+ */
+int ballast_guard_rearm(void);
 
 /**
  * ballast_join() - become a participant
@@ -287,10 +345,12 @@ int ballast_adopt(const char *claim, struct ballast_ledger **out,
  * ballast_bequeath() - let the claim survive exec
  * @ledger: a handle that has joined.
  * @buf: receives words for BALLAST_ENV_CLAIM.
- * @len: room in @buf, in bytes; 96 is enough.
+ * @len: room in @buf, in bytes; BALLAST_CLAIM_BYTES is enough.
  *
  * The descriptor stays open across exec, in every program that the process
- * starts from now on: execute the heir next.
+ * starts from now on: execute the heir next.  Through a daemon there is no
+ * descriptor: the words have a secret in them, and a heir in another process
+ * must adopt within two seconds of this one's end.
  *
  * Return: 0; -ENOTCONN when there is no claim; -ENOSPC when @buf is too
  * small; any errno of fcntl().
@@ -320,18 +380,90 @@ void ballast_leave(struct ballast_ledger *ledger);
  * is never refused.  Pages redeem first the claim on their node, then the
  * host-wide one, then claims on other nodes (seed 000; DESIGN, "Ledger").
  *
+ * Whoever waits (ballast_queue()) came first: a claim that grows where an
+ * older entry of the queue wants to grow too is refused, even if it would
+ * fit.  A claim made while this participant itself waits takes it out of the
+ * queue, granted or not.
+ *
  * Context: no allocation.  With admission by the kernel, a claim that grows
  * reads sysfs, without holding the ledger's lock.
  * Return: 0, or the errno of a reason: BALLAST_SHORT_NODE, _SHORT_HOST,
  * _SHORT_KERNEL, _BELOW_RESIDENT, _NO_SUCH_NODE, _NO_SUCH_CLASS,
  * _ABOVE_MAXIMUM, _TOO_MANY_ENTRIES, _DUPLICATE_ENTRY, _NOT_ZERO,
- * _NOT_ALIGNED, _OVERFLOW, _DYING, _NOT_JOINED, _BAD_FILE; -EFAULT for a
+ * _NOT_ALIGNED, _OVERFLOW, _DYING, _NOT_JOINED, _BAD_FILE, _BEHIND_QUEUE,
+ * and through a daemon _ABOVE_QUOTA and _NO_DAEMON; -EFAULT for a
  * count without a list; -EAGAIN when the kernel's figures changed too fast to
  * be compared with; -ETIMEDOUT when the ledger cannot be locked.
  */
 int ballast_claim(struct ballast_ledger *ledger,
                   const struct ballast_demand *set, size_t nr,
                   struct ballast_refusal *why);
+
+/**
+ * ballast_queue() - claim, or wait in line for it
+ * @ledger: a handle that has joined.
+ * @set: as in ballast_claim(); copied.
+ * @nr: entries in @set.
+ * @timeout_ms: how long the entry stays in the queue, BALLAST_WAIT_FOREVER.
+ * @why: filled in, may be NULL; while waiting it says what is missing.
+ *
+ * First come, first served: an entry is granted when it fits and no older
+ * entry wants memory that it needs too (a page size in common, and a node in
+ * common or either of them on any node).  An entry whose process is dead, or
+ * has not looked after it for five seconds, is passed over; the latter keeps
+ * its place for when it comes back.  A participant has one entry; a second
+ * call replaces what it asks for and keeps its place.
+ *
+ * The claim in force stays in force until the entry is granted.
+ *
+ * Context: does not wait; call ballast_queue_poll() at least every two
+ * seconds afterwards.
+ * Return: 0 when granted at once; -EINPROGRESS when queued; errors of
+ * ballast_claim() that waiting does not cure.
+ */
+int ballast_queue(struct ballast_ledger *ledger,
+                  const struct ballast_demand *set, size_t nr,
+                  uint64_t timeout_ms, struct ballast_refusal *why);
+
+/**
+ * ballast_queue_poll() - look after the entry in the queue
+ * @ledger: a handle that has joined.
+ * @why: filled in, may be NULL: what is missing, and how many are ahead.
+ *
+ * Context: does not wait.
+ * Return: 0 when it was granted, and has left the queue; -EINPROGRESS;
+ * -ETIMEDOUT when its time is over, and it has left the queue; -ENOENT when
+ * there is no entry; errors of ballast_claim().
+ */
+int ballast_queue_poll(struct ballast_ledger *ledger,
+                       struct ballast_refusal *why);
+
+/**
+ * ballast_queue_cancel() - leave the queue
+ * @ledger: a handle that has joined.
+ *
+ * Return: 0; -ENOENT when there is no entry (it may have been granted: that
+ * is only ever found out by ballast_queue_poll(), so not here); errors of a
+ * ledger that cannot be locked.
+ */
+int ballast_queue_cancel(struct ballast_ledger *ledger);
+
+/**
+ * ballast_claim_wait() - claim, and wait until it is granted
+ * @ledger: a handle that has joined.
+ * @set: as in ballast_claim().
+ * @nr: entries in @set.
+ * @timeout_ms: how long to wait, BALLAST_WAIT_FOREVER.
+ * @why: filled in, may be NULL; after a time-out it says what was missing.
+ *
+ * Context: sleeps; woken when capacity returns, and looks by itself ten times
+ * a second for what nobody tells (deaths, the kernel's memory).
+ * Return: 0; -ETIMEDOUT; errors of ballast_claim() that waiting does not
+ * cure.
+ */
+int ballast_claim_wait(struct ballast_ledger *ledger,
+                       const struct ballast_demand *set, size_t nr,
+                       uint64_t timeout_ms, struct ballast_refusal *why);
 
 /**
  * ballast_report() - say what is allocated
@@ -360,6 +492,8 @@ int ballast_report(struct ballast_ledger *ledger,
  * @resident_bytes: reported as allocated.
  * @freeable_bytes: reported as not needed.
  * @outstanding_bytes: promised and not redeemed.
+ * @wanted_bytes: what its entry in the queue asks for there, 0 if it does not
+ *     wait.
  */
 struct ballast_own {
     uint32_t node;
@@ -369,6 +503,7 @@ struct ballast_own {
     uint64_t resident_bytes;
     uint64_t freeable_bytes;
     uint64_t outstanding_bytes;
+    uint64_t wanted_bytes;
 };
 
 /**

@@ -14,12 +14,20 @@
 
 #include "cli.h"
 
+/* BALLAST_NODE_ANY: every node that has none of its own. */
+struct factor {
+    uint32_t node;
+    uint32_t percent;
+};
+
 struct init {
     struct ballast_config config;
     struct ballast_demand given[BALLAST_MAX_DEMANDS];
     size_t nr_given;
     uint64_t reserve_bytes;
     bool reserve_given;
+    struct factor factors[BALLAST_MAX_NODES + 1];
+    size_t nr_factors;
     unsigned flags;
 };
 
@@ -90,6 +98,66 @@ static int use_given(struct init *in)
     return EXIT_OK;
 }
 
+/* NODE=PERCENT, or PERCENT. */
+static int parse_factor(struct init *in, const char *text)
+{
+    struct factor *f = &in->factors[in->nr_factors];
+    const char *percent = strchr(text, '=');
+    unsigned long node = BALLAST_NODE_ANY, n;
+    char word[16];
+    int status;
+
+    if (in->nr_factors == BALLAST_MAX_NODES + 1) {
+        return usage_error("--overcommit is given too often");
+    }
+    if (percent) {
+        snprintf(word, sizeof(word), "%.*s", (int)(percent - text), text);
+        status = parse_number("--overcommit, node", word, 0,
+                              BALLAST_NODE_ANY - 1, &node);
+        if (status) {
+            return status;
+        }
+    }
+    status = parse_number("--overcommit, percent",
+                          percent ? percent + 1 : text, 1, 1000, &n);
+    f->node = (uint32_t)node;
+    f->percent = (uint32_t)n;
+    in->nr_factors++;
+    return status;
+}
+
+static int use_factor(struct ballast_config *c, const struct factor *f)
+{
+    bool used = false;
+    uint32_t i;
+
+    for (i = 0; i < c->nr_nodes; i++) {
+        if (f->node == BALLAST_NODE_ANY ? !c->overcommit_percent[i] :
+            c->node_id[i] == f->node) {
+            c->overcommit_percent[i] = f->percent;
+            used = true;
+        }
+    }
+    return used || f->node == BALLAST_NODE_ANY ? EXIT_OK :
+           usage_error("--overcommit: there is no node %" PRIu32, f->node);
+}
+
+/* Those with a node first. */
+static int use_factors(struct init *in)
+{
+    int pass, status = EXIT_OK;
+    size_t i;
+
+    for (pass = 0; pass < 2; pass++) {
+        for (i = 0; !status && i < in->nr_factors; i++) {
+            if ((in->factors[i].node == BALLAST_NODE_ANY) == pass) {
+                status = use_factor(&in->config, &in->factors[i]);
+            }
+        }
+    }
+    return status;
+}
+
 static int one_option(struct init *in, int c)
 {
     unsigned long n;
@@ -116,6 +184,8 @@ static int one_option(struct init *in, int c)
         status = parse_number("--count-cache", optarg, 0, 100, &n);
         in->config.count_cache_percent = (uint32_t)n;
         return status;
+    case OPT_OVERCOMMIT:
+        return parse_factor(in, optarg);
     case OPT_FORCE:
         in->flags |= BALLAST_CREATE_FORCE;
         return EXIT_OK;
@@ -141,6 +211,7 @@ static int parse(struct init *in, int argc, char **argv)
         { "slots", required_argument, NULL, OPT_SLOTS },
         { "admission", required_argument, NULL, OPT_ADMISSION },
         { "count-cache", required_argument, NULL, OPT_COUNT_CACHE },
+        { "overcommit", required_argument, NULL, OPT_OVERCOMMIT },
         { "force", no_argument, NULL, OPT_FORCE },
         { NULL, 0, NULL, 0 }
     };
@@ -208,6 +279,9 @@ int cmd_init(int argc, char **argv)
     status = parse(&in, argc, argv);
     if (!status) {
         status = configure(&in);
+    }
+    if (!status) {
+        status = use_factors(&in);
     }
     if (status) {
         return status;

@@ -3,43 +3,18 @@
  * ballast: the operator's and the script's way to a ledger.
  */
 #include <errno.h>
+#include <locale.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
-
-#ifndef BALLAST_VERSION
-#define BALLAST_VERSION "unknown"
-#endif
+#include "json.h"
 
 const char *ledger_path;
-
-static const char help[] =
-"usage: ballast COMMAND [OPTIONS]\n"
-"\n"
-"  init     make a ledger for this host\n"
-"             [--capacity SIZE[@NODE][/PAGE]]... [--reserve SIZE]\n"
-"             [--slots N] [--admission kernel|static]\n"
-"             [--count-cache PERCENT] [--force]\n"
-"  status   show capacity, claims and participants  [--json]\n"
-"  migration  tell of a QEMU's migration and its hints; needs no ledger\n"
-"             --qmp PATH [--json] [--watch[=SECONDS]] [--timeout SECONDS]\n"
-"  claim    hold memory under a name, without a process\n"
-"             --name NAME [--pid PID] SIZE[@NODE][/PAGE]...\n"
-"  release  end such a claim  NAME\n"
-"  run      claim memory, then execute a command that inherits the claim\n"
-"             --claim SIZE[@NODE][/PAGE]... [--name NAME] -- COMMAND [ARG]...\n"
-"  check    look for contradictions and broken promises  [--repair]\n"
-"\n"
-"Every command takes --ledger PATH (default: $BALLAST_LEDGER, else\n"
-DEFAULT_LEDGER ").\n"
-"SIZE is in bytes or like 512M, 4G, 1.5GiB; NODE is a number or any\n"
-"(init: a number, default 0); PAGE is a page size like 2M.\n"
-"\n"
-"Exit status: 0 done; 1 error; 2 wrong usage; 3 claim refused;\n"
-"run also: 126 command cannot be executed, 127 not found.\n";
+bool json_wanted;
 
 void complain(const char *format, ...)
 {
@@ -64,45 +39,40 @@ int usage_error(const char *format, ...)
     return EXIT_USAGE;
 }
 
-/* The next option that is the command's own, -1 at the end, '?' if bad. */
-int option(int argc, char **argv, const struct option *table)
+static bool is_refusal(enum ballast_reason reason)
 {
-    int c;
-
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, "+:", table, NULL)) == OPT_LEDGER) {
-        ledger_path = optarg;
+    switch (reason) {
+    case BALLAST_SHORT_NODE:
+    case BALLAST_SHORT_HOST:
+    case BALLAST_SHORT_KERNEL:
+    case BALLAST_BEHIND_QUEUE:
+    case BALLAST_ABOVE_MAXIMUM:
+    case BALLAST_ABOVE_QUOTA:
+        return true;
+    default:
+        return false;
     }
-    if (c == OPT_HELP) {
-        fputs(help, stdout);
-        exit(EXIT_OK);
-    }
-    return c;
 }
 
-int bad_option(int argc, char **argv)
+/* What a call said, in words and, if wanted, in JSON. */
+int failed_after(const char *prefix, int err,
+                 const struct ballast_refusal *why)
 {
-    const char *given = optind > 1 && optind <= argc ? argv[optind - 1] : "?";
+    char reason[2048], text[2200];
 
-    return usage_error("option %s is unknown, ambiguous or lacks its value",
-                       given);
+    ballast_refusal_text(why, reason, sizeof(reason));
+    snprintf(text, sizeof(text), "%s%s", prefix,
+             why->reason != BALLAST_OK ? reason : strerror(-err));
+    complain("%s", text);
+    if (json_wanted) {
+        json_error(text, why);
+    }
+    return is_refusal(why->reason) ? EXIT_REFUSED : EXIT_ERROR;
 }
 
 int failed(int err, const struct ballast_refusal *why)
 {
-    char text[2048];
-
-    ballast_refusal_text(why, text, sizeof(text));
-    complain("%s", why->reason != BALLAST_OK ? text : strerror(-err));
-    switch (why->reason) {
-    case BALLAST_SHORT_NODE:
-    case BALLAST_SHORT_HOST:
-    case BALLAST_SHORT_KERNEL:
-    case BALLAST_ABOVE_MAXIMUM:
-        return EXIT_REFUSED;
-    default:
-        return EXIT_ERROR;
-    }
+    return failed_after("", err, why);
 }
 
 struct ballast_ledger *open_ledger(int *status)
@@ -110,16 +80,54 @@ struct ballast_ledger *open_ledger(int *status)
     struct ballast_refusal why;
     struct ballast_ledger *l;
     int err = ballast_ledger_open(ledger_path, &l, &why);
-    char text[2048];
+    char reason[2048], text[4096];
 
     if (!err) {
         return l;
     }
-    ballast_refusal_text(&why, text, sizeof(text));
-    complain("cannot open the ledger %s: %s%s", ledger_path, text,
+    ballast_refusal_text(&why, reason, sizeof(reason));
+    if (why.reason == BALLAST_SYSTEM && !strcmp(why.detail, ledger_path)) {
+        /* the path is not needed twice */
+        snprintf(reason, sizeof(reason), "%s", strerror(-err));
+    }
+    snprintf(text, sizeof(text), "cannot open the ledger %s: %s%s",
+             ledger_path, reason,
              err == -ENOENT ? "; make one with ballast init" : "");
+    complain("%s", text);
+    if (json_wanted) {
+        json_error(text, &why);
+    }
     *status = EXIT_ERROR;
     return NULL;
+}
+
+int read_status(struct ballast_ledger *l, struct ballast_status **st)
+{
+    struct ballast_refusal why = { .reason = BALLAST_SYSTEM };
+    char text[256];
+    int err = ballast_status_get(l, st);
+
+    if (!err) {
+        return EXIT_OK;
+    }
+    snprintf(text, sizeof(text), "cannot read the ledger: %s",
+             strerror(-err));
+    complain("%s", text);
+    if (json_wanted) {
+        why.err = err;
+        json_error(text, &why);
+    }
+    return EXIT_ERROR;
+}
+
+/* Output that was cut short must not look like success. */
+int flush_output(void)
+{
+    if (fflush(stdout) || ferror(stdout)) {
+        complain("cannot write: %s", strerror(errno));
+        return EXIT_ERROR;
+    }
+    return EXIT_OK;
 }
 
 int parse_number(const char *what, const char *text, unsigned long min,
@@ -139,6 +147,22 @@ int parse_number(const char *what, const char *text, unsigned long min,
     return EXIT_OK;
 }
 
+int parse_seconds(const char *what, const char *text, double min, double max,
+                  double *out)
+{
+    double value;
+    char *end;
+
+    value = strtod(text, &end);
+    if (*text < '0' || *text > '9' || strpbrk(text, "xXpP") || *end ||
+        !isfinite(value) || value < min || value > max) {
+        return usage_error("%s '%s': seconds from %g to %.0f are allowed, "
+                           "like 10 or 0.5", what, text, min, max);
+    }
+    *out = value;
+    return EXIT_OK;
+}
+
 int parse_demand(const char *what, const char *text,
                  struct ballast_demand *out)
 {
@@ -149,42 +173,52 @@ int parse_demand(const char *what, const char *text,
     return EXIT_OK;
 }
 
-static const struct {
-    const char *name;
-    int (*run)(int argc, char **argv);
-} commands[] = {
-    { "init", cmd_init },
-    { "status", cmd_status },
-    { "migration", cmd_migration },
-    { "claim", cmd_claim },
-    { "release", cmd_release },
-    { "run", cmd_run },
-    { "check", cmd_check },
-};
+/* --ledger may come before the command as well. */
+static int skip_ledger(int argc, char **argv, int *at)
+{
+    static const char name[] = "--ledger";
+    size_t len = sizeof(name) - 1;
+
+    for (; *at < argc && strncmp(argv[*at], name, len) == 0; (*at)++) {
+        if (argv[*at][len] == '=') {
+            ledger_path = argv[*at] + len + 1;
+        } else if (argv[*at][len] == '\0' && *at + 1 < argc) {
+            ledger_path = argv[++*at];
+        } else if (argv[*at][len] == '\0') {
+            return usage_error("option --ledger needs a value");
+        } else {
+            break;
+        }
+    }
+    return EXIT_OK;
+}
 
 int main(int argc, char **argv)
 {
-    size_t i;
+    int at = 1;
 
+    /* Numbers stay as they are in scripts; only letters follow the user. */
+    setlocale(LC_CTYPE, "");
     ledger_path = getenv(BALLAST_ENV_LEDGER);
     if (!ledger_path || !*ledger_path) {
         ledger_path = DEFAULT_LEDGER;
     }
-    if (argc < 2) {
+    if (skip_ledger(argc, argv, &at)) {
+        return EXIT_USAGE;
+    }
+    if (at >= argc) {
         return usage_error("a command is missing");
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        fputs(help, stdout);
-        return EXIT_OK;
+    if (strcmp(argv[at], "--help") == 0 || strcmp(argv[at], "-h") == 0) {
+        print_help();
+        return flush_output();
     }
-    if (strcmp(argv[1], "--version") == 0) {
+    if (strcmp(argv[at], "--version") == 0) {
         puts("ballast " BALLAST_VERSION);
-        return EXIT_OK;
+        return flush_output();
     }
-    for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-        if (strcmp(argv[1], commands[i].name) == 0) {
-            return commands[i].run(argc - 1, argv + 1);
-        }
+    if (argv[at][0] == '-') {
+        return usage_error("'%s': a command is needed first", argv[at]);
     }
-    return usage_error("there is no command '%s'", argv[1]);
+    return run_command_named(argc - at, argv + at);
 }

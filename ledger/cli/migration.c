@@ -19,17 +19,10 @@
 #define LABEL 24
 #define FIGURE 28
 
-enum {
-    OPT_QMP = 1024,
-    OPT_WATCH,
-    OPT_TIMEOUT,
-};
-
 struct options {
     const char *path;
     unsigned long timeout_s;
     unsigned long watch_s;
-    bool json;
 };
 
 /* What QEMU says at one moment; any of them may be NULL. */
@@ -349,7 +342,7 @@ static int look(const struct options *o)
     struct qmp *q = qmp_open(o->path, o->timeout_s);
     bool told = q && ask(q, &m);
 
-    if (told && o->json) {
+    if (told && json_wanted) {
         print_json(&m);
     } else if (told) {
         print_moment(&m);
@@ -365,7 +358,7 @@ static int look(const struct options *o)
 static int watch(const struct options *o)
 {
     struct timespec pause = { .tv_sec = (time_t)o->watch_s };
-    bool screen = isatty(STDOUT_FILENO) && !o->json;
+    bool screen = isatty(STDOUT_FILENO) && !json_wanted;
     int status;
 
     do {
@@ -373,7 +366,7 @@ static int watch(const struct options *o)
             fputs("\033[H\033[J", stdout);
         }
         status = look(o);
-        if (!status && !screen && !o->json) {
+        if (!status && !screen && !json_wanted) {
             putchar('\n');
         }
     } while (!status && nanosleep(&pause, NULL) == 0);
@@ -385,9 +378,6 @@ static int one_option(struct options *o, int c)
     switch (c) {
     case OPT_QMP:
         o->path = optarg;
-        return EXIT_OK;
-    case OPT_JSON:
-        o->json = true;
         return EXIT_OK;
     case OPT_TIMEOUT:
         return parse_number("--timeout", optarg, 1, 3600, &o->timeout_s);
@@ -403,11 +393,11 @@ static int one_option(struct options *o, int c)
 static int parse(struct options *o, int argc, char **argv)
 {
     static const struct option table[] = {
-        COMMON_OPTIONS,
         { "qmp", required_argument, NULL, OPT_QMP },
         { "json", no_argument, NULL, OPT_JSON },
         { "watch", optional_argument, NULL, OPT_WATCH },
         { "timeout", required_argument, NULL, OPT_TIMEOUT },
+        COMMON_OPTIONS,
         { NULL, 0, NULL, 0 }
     };
     int c, status;
@@ -421,8 +411,8 @@ static int parse(struct options *o, int argc, char **argv)
             return status;
         }
     }
-    if (optind < argc) {
-        return usage_error("migration: '%s' is not an option", argv[optind]);
+    if (no_arguments(argc, argv)) {
+        return EXIT_USAGE;
     }
     return o->path && *o->path ? EXIT_OK :
            usage_error("migration: --qmp PATH, QEMU's QMP socket, is missing");

@@ -5,9 +5,10 @@
 #include "migration/ballast/generation.h"
 
 void ballast_gen_begin(struct ballast_generation *g, uint64_t number,
-                       bool armed)
+                       unsigned layout, bool armed)
 {
     g->number = number;
+    g->layout = layout;
     g->armed = armed;
     g->open = true;
 }
@@ -18,9 +19,9 @@ void ballast_gen_end(struct ballast_generation *g)
 }
 
 enum ballast_verdict ballast_gen_verdict(const struct ballast_generation *g,
-                                         bool asked)
+                                         bool asked, unsigned layout)
 {
-    if (!g->open || !asked) {
+    if (!g->open || !asked || layout != g->layout) {
         return BALLAST_HINT_LATE;
     }
     return g->armed ? BALLAST_HINT_APPLIED : BALLAST_HINT_UNARMED;

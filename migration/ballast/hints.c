@@ -17,6 +17,7 @@
 #include "qemu/osdep.h"
 #include "hw/virtio/virtio-balloon.h"
 #include "migration/ballast/hints.h"
+#include "migration/ballast/obstacle.h"
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "qemu/lockable.h"
@@ -32,6 +33,8 @@ static struct {
     uint64_t questions;
     /* The open generation's, or 0; read without @lock, too. */
     uint64_t question;
+    /* Changes of the RAM blocks so far; any thread. */
+    unsigned layout;
     QemuMutex count_lock;
     /* Under @count_lock; the generation changes under both locks. */
     BallastHintsSnapshot s;
@@ -115,29 +118,26 @@ static size_t judge_locked(BallastHint *h, size_t nr,
     return kept;
 }
 
-static int by_address(const void *a, const void *b)
-{
-    const BallastHint *x = a, *y = b;
-
-    return x->addr < y->addr ? -1 : x->addr > y->addr;
-}
-
 /* Adjacent blocks of host memory may be two RAMBlocks: QEMU splits there. */
-static void drop_locked(BallastHint *h, size_t nr)
+static size_t drop_locked(BallastHint *h, size_t nr)
 {
-    size_t i, bytes, total_bytes = 0;
+    size_t i, ranges, total_bytes = 0;
 
-    qsort(h, nr, sizeof(*h), by_address);
-    for (i = 0; i < nr; ) {
-        void *start = h[i].addr;
-
-        for (bytes = 0; i < nr && h[i].addr == start + bytes; i++) {
-            bytes += h[i].bytes;
-        }
-        qemu_guest_free_page_hint(start, bytes);
-        total_bytes += bytes;
+    if (!nr) {
+        return 0;
     }
+    for (i = 0; i < nr; i++) {
+        total_bytes += h[i].bytes;
+    }
+    ranges = ballast_merge(h, nr);
+    ballast_absent_hints_begin(h[0].addr, hints.s.gen.number);
+    for (i = 0; i < ranges; i++) {
+        ballast_absent_hint(h[i].addr, h[i].bytes, hints.s.gen.number);
+        qemu_guest_free_page_hint(h[i].addr, h[i].bytes);
+    }
+    ballast_absent_hints_end();
     count(BALLAST_HINT_APPLIED, nr, total_bytes);
+    return ranges;
 }
 
 uint64_t ballast_hints_question(void)
@@ -148,16 +148,17 @@ uint64_t ballast_hints_question(void)
 void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 {
     enum ballast_verdict by_time;
-    size_t kept;
+    size_t kept, ranges;
 
     RCU_READ_LOCK_GUARD();
     QEMU_LOCK_GUARD(&hints.lock);
 
     by_time = ballast_gen_verdict(&hints.s.gen,
-                                  question && question == hints.question);
+                                  question && question == hints.question,
+                                  qatomic_load_acquire(&hints.layout));
     kept = judge_locked(h, nr, by_time);
-    drop_locked(h, kept);
-    trace_ballast_hints_apply(hints.s.gen.number, nr, kept);
+    ranges = drop_locked(h, kept);
+    trace_ballast_hints_apply(hints.s.gen.number, nr, kept, ranges);
 }
 
 /* Following the harvests ---------------------------------------------- */
@@ -165,10 +166,13 @@ void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 /* As the device decides whether to publish an id; with the VM stopped, not. */
 static int will_publish(Object *obj, void *opaque)
 {
+    FreePageHintObstacle obstacle;
+
     return object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON) &&
            VIRTIO_DEVICE(obj)->vm_running &&
            virtio_vdev_has_feature(VIRTIO_DEVICE(obj),
-                                   VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+                                   VIRTIO_BALLOON_F_FREE_PAGE_HINT) &&
+           !ballast_hints_obstacle(VIRTIO_BALLOON(obj), &obstacle);
 }
 
 /*
@@ -183,10 +187,22 @@ static bool hints_will_be_asked_for(void)
                                           NULL);
 }
 
+struct ballast_generation ballast_generation_hold(void)
+{
+    qemu_mutex_lock(&hints.lock);
+    return hints.s.gen;
+}
+
+void ballast_generation_release(void)
+{
+    qemu_mutex_unlock(&hints.lock);
+}
+
 static void generation_end(void)
 {
     QEMU_LOCK_GUARD(&hints.lock);
     QEMU_LOCK_GUARD(&hints.count_lock);
+    ballast_absent_harvest();
     if (hints.s.gen.open) {
         trace_ballast_generation_end(hints.s.gen.number);
     }
@@ -197,6 +213,7 @@ static void generation_end(void)
 static void generation_begin(void)
 {
     uint64_t number = stat64_get(&mig_stats.dirty_sync_count);
+    unsigned layout = qatomic_load_acquire(&hints.layout);
     uint64_t chunks = 0, ns = 0;
     bool armed = false;
     int64_t start;
@@ -211,8 +228,9 @@ static void generation_begin(void)
     trace_ballast_generation(number, armed, chunks, ns);
 
     QEMU_LOCK_GUARD(&hints.lock);
+    ballast_absent_begin(number);
     QEMU_LOCK_GUARD(&hints.count_lock);
-    ballast_gen_begin(&hints.s.gen, number, armed);
+    ballast_gen_begin(&hints.s.gen, number, layout, armed);
     qatomic_store_release(&hints.question, ++hints.questions);
     hints.s.arming.rounds += armed;
     hints.s.arming.chunks += chunks;
@@ -224,12 +242,21 @@ static void before_harvest(void)
 {
     precopy_remove_notifier(&hints.notifier);
     precopy_add_notifier(&hints.notifier);
+    if (bql_locked()) {
+        ballast_guard_balloons();
+    }
 
     if (!stat64_get(&mig_stats.dirty_sync_count)) {
         QEMU_LOCK_GUARD(&hints.count_lock);
         memset(&hints.s.migration, 0, sizeof(hints.s.migration));
     }
     generation_end();
+}
+
+static void migration_end(void)
+{
+    QEMU_LOCK_GUARD(&hints.lock);
+    ballast_absent_end();
 }
 
 static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
@@ -244,8 +271,11 @@ static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
         generation_begin();
         break;
     case PRECOPY_NOTIFY_COMPLETE:
+        generation_end();
+        break;
     case PRECOPY_NOTIFY_CLEANUP:
         generation_end();
+        migration_end();
         break;
     default:
         break;
@@ -253,10 +283,33 @@ static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
     return 0;
 }
 
+/* RAM blocks that come, go or change their size ----------------------- */
+
+static void layout_changed(void)
+{
+    unsigned now = qatomic_fetch_inc(&hints.layout) + 1;
+
+    trace_ballast_layout(now);
+}
+
+static void block_changed(RAMBlockNotifier *n, void *host, size_t size,
+                          size_t other_size)
+{
+    layout_changed();
+}
+
+static RAMBlockNotifier block_notifier = {
+    .ram_block_added = block_changed,
+    .ram_block_removed = block_changed,
+    .ram_block_resized = block_changed,
+};
+
 void ballast_hints_install(void)
 {
     qemu_mutex_init(&hints.lock);
     qemu_mutex_init(&hints.count_lock);
     hints.notifier.notify = precopy_event;
     precopy_add_notifier(&hints.notifier);
+    ballast_absent_install();
+    ram_block_notifier_add(&block_notifier);
 }

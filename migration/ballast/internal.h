@@ -4,6 +4,7 @@
 #define BALLAST_MIGRATION_INTERNAL_H
 
 #include "exec/ramblock.h"
+#include "migration/ballast/generation.h"
 
 /**
  * ballast_arm() - arm the kernel's log for every page that hints may name
@@ -37,5 +38,65 @@ void ballast_arm_tlb(void);
  * Context: RCU read side, while a migration is running.
  */
 bool ballast_block_migrates(RAMBlock *rb);
+
+/**
+ * ballast_generation_hold() - keep the current generation from ending
+ *
+ * Context: migration thread, without QEMU's dirty bitmap lock.  Takes the
+ * hints lock: nobody else drops pages until ballast_generation_release(),
+ * which is to follow whatever this returns.
+ *
+ * Return: the generation; not open if a harvest may be running.
+ */
+struct ballast_generation ballast_generation_hold(void);
+
+/** ballast_generation_release() - see ballast_generation_hold() */
+void ballast_generation_release(void);
+
+/** ballast_absent_install() - once, before any migration; big lock */
+void ballast_absent_install(void);
+
+/**
+ * ballast_absent_harvest() - a harvest is about to begin
+ *
+ * Context: hints lock and big lock, in the thread that harvests.
+ */
+void ballast_absent_harvest(void);
+
+/**
+ * ballast_absent_begin() - a generation has begun
+ * @number: its harvest; with 1 a migration begins
+ *
+ * Context: hints lock and big lock, in the thread that has harvested.
+ */
+void ballast_absent_begin(uint64_t number);
+
+/**
+ * ballast_absent_end() - the migration is over
+ *
+ * Context: hints lock; the migration thread looks no more.
+ */
+void ballast_absent_end(void);
+
+/**
+ * ballast_absent_hints_begin() - hints are going to be applied
+ * @addr: host address of the first page of one; its page is dropped
+ * @number: the generation
+ *
+ * Context: hints lock, until ballast_absent_hints_end(); not in the
+ * migration thread.  May wait as long as the migration thread sends.
+ */
+void ballast_absent_hints_begin(void *addr, uint64_t number);
+
+/**
+ * ballast_absent_hint() - the next one, before its pages are dropped
+ * @addr: host address
+ * @bytes: length, whole pages
+ * @number: the generation
+ */
+void ballast_absent_hint(void *addr, size_t bytes, uint64_t number);
+
+/** ballast_absent_hints_end() - all of them were dropped */
+void ballast_absent_hints_end(void);
 
 #endif

@@ -97,12 +97,18 @@ apt_refresh() {
     apt_fresh=1
 }
 
+# apt_versions PACKAGE…: "NAME VERSION" of those that are installed
+apt_versions() {
+    dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' "$@" 2>/dev/null |
+        sed -n 's/^installed //p' || true
+}
+
 # apt_missing PACKAGE…: those that are not installed
 apt_missing() {
-    local name
+    local there name
+    there=$(apt_versions "$@" | cut -d ' ' -f 1)
     for name; do
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null | head -c 9)" = installed ] ||
-            echo "$name"
+        [[ $'\n'$there$'\n' == *$'\n'$name$'\n'* ]] || echo "$name"
     done
 }
 

@@ -3,10 +3,13 @@
 
 Three kinds: static checks and extra builds (here), what meson knows (unit
 tests), and programs that print TAP (tests/qtest/ballast, tests/functional).
+Two run at a time, each reports when it is its turn.  What passed before with
+the same inputs is not run again (results.py).
 """
 
 import argparse
 import fnmatch
+import functools
 import json
 import os
 import re
@@ -15,7 +18,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, NamedTuple, Optional
+
+import results
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -23,6 +31,8 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(
 PROGRAM_TIMEOUT = 600
 FULL_TIMEOUT = 5400     # of one that does what takes long
 TAIL_LINES = 30
+AT_ONCE = 2                 # as long as each has a processor and
+ROOM = 4 << 20              # so much free memory, in KiB
 
 TAP_LINE = re.compile(r'^(not )?ok\b[ \t]*(\d+)?[ \t]*(?:-[ \t]*)?(.*)$')
 TAP_PLAN = re.compile(r'^1\.\.(\d+)[ \t]*(?:#[ \t]*(?:skip\S*)[ \t]*(.*))?$',
@@ -42,35 +52,89 @@ class Report:
     def __init__(self, pattern):
         self.pattern = pattern
         self.count = {'PASS': 0, 'FAIL': 0, 'SKIP': 0}
+        self.unchanged = 0
+        self.lock = threading.Lock()
 
     def wants(self, name):
         if not self.pattern:
             return True
         return fnmatch.fnmatchcase(name, f'*{self.pattern}*')
 
+    def summary(self):
+        n = self.count
+        if self.unchanged:
+            print(f'{self.unchanged} of these passed in an earlier run, and '
+                  'what they can read has not changed; scripts/check --fresh '
+                  'runs them all')
+        print(f"{n['PASS']} passed, {n['FAIL']} failed, {n['SKIP']} skipped",
+              flush=True)
+        return 0 if n['FAIL'] == 0 and n['PASS'] > 0 else 1
+
+
+class Section:
+    """The part of a report that one unit writes: kept until it is its turn,
+    counted and printed at once from then on."""
+
+    def __init__(self, report):
+        self.report = report
+        self.tests = []         # (status, name), all
+        self.kept = []          # (text, status, unchanged), not yet shown
+        self.open = False
+
+    def put(self, text, status=None, unchanged=False):
+        with self.report.lock:
+            self.kept.append((text, status, unchanged))
+            if self.open:
+                self.show()
+
+    def show(self):
+        for text, status, unchanged in self.kept:
+            print(text)
+            if status:
+                self.report.count[status] += 1
+            self.report.unchanged += unchanged
+        self.kept.clear()
+        sys.stdout.flush()
+
+    def take_turn(self):
+        with self.report.lock:
+            self.open = True
+            self.show()
+
     def add(self, status, name, seconds=None, reason=''):
-        self.count[status] += 1
+        self.tests.append((status, name))
         line = f'{status}  {name}'
         if seconds is not None:
             line += f'  {seconds:.1f} s'
         if reason:
             line += f'  ({reason})'
-        print(line, flush=True)
+        self.put(line, status)
+
+    def again(self, names):
+        """Tests that passed in an earlier run."""
+        for name in names:
+            self.put(f'PASS  {name}  (unchanged)', 'PASS', True)
 
     def detail(self, text, where=None):
         """The end of a failed test's output, indented."""
-        lines = text.rstrip().splitlines()
-        for line in lines[-TAIL_LINES:]:
-            print(f'      | {line}')
+        for line in text.rstrip().splitlines()[-TAIL_LINES:]:
+            self.put(f'      | {line}')
         if where:
-            print(f'      whole output: {os.path.relpath(where, TOP)}')
-        sys.stdout.flush()
+            self.put(f'      whole output: {os.path.relpath(where, TOP)}')
 
-    def summary(self):
-        n = self.count
-        print(f"{n['PASS']} passed, {n['FAIL']} failed, {n['SKIP']} skipped",
-              flush=True)
-        return 0 if n['FAIL'] == 0 and n['PASS'] > 0 else 1
+    def passed(self, start=0):
+        """Names of the tests since then if all passed, or []."""
+        tests = self.tests[start:]
+        good = all(status == 'PASS' for status, _ in tests)
+        return [name for _, name in tests] if good else []
+
+
+class Unit(NamedTuple):
+    """What is run, and run again, as a whole."""
+
+    name: str
+    check: Callable             # check(name, section)
+    key: Optional[Callable]     # of its inputs; None: it always runs
 
 
 class Tap:
@@ -174,6 +238,13 @@ def kill_group(pid, number):
         pass
 
 
+stopping = threading.Event()
+
+
+class Stopped(Exception):
+    """Somebody interrupted the whole run."""
+
+
 def run(command, log, timeout, env=None, on_line=None):
     """Runs a program in a process group of its own, output to a file.
 
@@ -181,6 +252,8 @@ def run(command, log, timeout, env=None, on_line=None):
     outlives it: the group is killed while the leader is not yet reaped, so
     that its number cannot be somebody else's.
     """
+    if stopping.is_set():
+        raise Stopped
     with open(log, 'wb') as out:
         process = subprocess.Popen(command, cwd=TOP, env=env, stdout=out,
                                    stderr=subprocess.STDOUT,
@@ -207,6 +280,8 @@ def run(command, log, timeout, env=None, on_line=None):
                         partial = ''
                 if ended:
                     break
+                if stopping.is_set():
+                    raise Stopped
                 if time.monotonic() > deadline:
                     timed_out = True
                     kill_group(process.pid, signal.SIGTERM)
@@ -221,35 +296,49 @@ def run(command, log, timeout, env=None, on_line=None):
     return None if timed_out else process.returncode
 
 
+def at_once():
+    """How many units this machine can run at a time."""
+    available = re.search(r'MemAvailable:\s*(\d+)', read_text('/proc/meminfo'))
+    return max(1, min(AT_ONCE, len(os.sched_getaffinity(0)),
+                      int(available[1]) // ROOM))
+
+
 class Checker:
     def __init__(self, args):
         self.args = args
         self.report = Report(args.pattern)
         self.logs = os.path.join(args.build, 'test-logs')
         os.makedirs(self.logs, exist_ok=True)
+        self.env = self.environment()
+        self.contents = results.Contents()
+        self.results = results.Results(
+            os.path.join(args.build, 'test-results'), args.fresh)
 
     def log(self, name):
         return os.path.join(self.logs, re.sub(r'[^\w.-]+', '-', name) + '.log')
 
     # static checks
 
-    def sources(self):
-        """Files of the project, tracked or not, without ignored ones."""
+    @staticmethod
+    def files():
+        """Names in the project, tracked or not, without ignored ones."""
         if os.path.exists(os.path.join(TOP, '.git')) and shutil.which('git'):
             out = subprocess.run(
                 ['git', '-c', f'safe.directory={TOP}', 'ls-files', '-z', '-c',
                  '-o', '--exclude-standard'],
                 cwd=TOP, stdout=subprocess.PIPE, check=True).stdout.decode()
-            names = sorted(set(out.split('\0')) - {''})
-        else:
-            names = []
-            for folder, folders, files in os.walk(TOP):
-                folders[:] = sorted(d for d in folders
-                                    if d not in ('.git', 'build',
-                                                 '__pycache__'))
-                names += [os.path.relpath(os.path.join(folder, f), TOP)
-                          for f in sorted(files)]
-        return [n for n in names if os.path.isfile(os.path.join(TOP, n)) and
+            return sorted(set(out.split('\0')) - {''})
+        names = []
+        for folder, folders, files in os.walk(TOP):
+            folders[:] = sorted(d for d in folders if d not in
+                                ('.git', 'build', '__pycache__'))
+            names += [os.path.relpath(os.path.join(folder, f), TOP)
+                      for f in sorted(files)]
+        return names
+
+    def sources(self):
+        return [n for n in self.files()
+                if os.path.isfile(os.path.join(TOP, n)) and
                 not os.path.islink(os.path.join(TOP, n))]
 
     @staticmethod
@@ -265,25 +354,26 @@ class Checker:
                 name == 'qapi/ballast.json' or
                 self.head(name).startswith(b'#!'))
 
-    def result(self, name, start, problems, log=None):
+    @staticmethod
+    def result(section, name, start, problems, log=None):
         seconds = time.monotonic() - start
         if problems:
-            self.report.add('FAIL', name, seconds)
-            self.report.detail('\n'.join(problems), log)
+            section.add('FAIL', name, seconds)
+            section.detail('\n'.join(problems), log)
         else:
-            self.report.add('PASS', name, seconds)
+            section.add('PASS', name, seconds)
 
-    def check_spdx(self, name):
+    def check_spdx(self, name, section):
         start = time.monotonic()
         problems = [f'{source}: no SPDX-License-Identifier line'
                     for source in self.sources() if self.is_source(source)
                     and b'SPDX-License-Identifier:' not in self.head(source)]
-        self.result(name, start, problems)
+        self.result(section, name, start, problems)
 
-    def check_shellcheck(self, name):
+    def check_shellcheck(self, name, section):
         tool = shutil.which('shellcheck')
         if not tool:
-            self.report.add('SKIP', name, None, 'shellcheck is not installed')
+            section.add('SKIP', name, None, 'shellcheck is not installed')
             return
         scripts = [s for s in self.sources() if self.is_source(s) and
                    (s.endswith('.sh') or
@@ -291,7 +381,7 @@ class Checker:
         start = time.monotonic()
         log = self.log(name)
         code = run([tool, '-x', '-S', 'warning', '--'] + scripts, log, 120)
-        self.result(name, start,
+        self.result(section, name, start,
                     [] if code == 0 else read_text(log).splitlines(), log)
 
     @staticmethod
@@ -311,18 +401,18 @@ class Checker:
                 (text.startswith('Macros with multiple statements') and
                  following.startswith('{')))    # initialisers, no statements
 
-    def check_style(self, name):
+    def check_style(self, name, section):
         script = os.path.join(self.args.qemu_src, 'scripts', 'checkpatch.pl')
         perl = shutil.which('perl')
         if not perl or not os.path.exists(script):
-            self.report.add('SKIP', name, None,
+            section.add('SKIP', name, None,
                             'needs perl' if not perl else 'needs QEMU source')
             return
         folders = ('hw/', 'migration/', 'include/', 'ledger/')
         files = [s for s in self.sources()
                  if s.startswith(folders) and s.endswith(('.c', '.h'))]
         if not files:
-            self.report.add('SKIP', name, None, 'no C files')
+            section.add('SKIP', name, None, 'no C files')
             return
         start = time.monotonic()
         log = self.log(name)
@@ -334,7 +424,7 @@ class Checker:
                   not self.style_exempt(line)]
         broken = [line for line in lines
                   if not re.search(r'(ERROR|WARNING): ', line)]
-        self.result(name, start, errors or broken, log)
+        self.result(section, name, start, errors or broken, log)
 
     # further builds
 
@@ -354,9 +444,9 @@ class Checker:
             return read_text(log).splitlines()[-TAIL_LINES:]
         return []
 
-    def check_clang(self, name):
+    def check_clang(self, name, section):
         if not shutil.which('clang'):
-            self.report.add('SKIP', name, None, 'clang is not installed')
+            section.add('SKIP', name, None, 'clang is not installed')
             return
         start = time.monotonic()
         options = []
@@ -366,7 +456,7 @@ class Checker:
                        f'-Dqemu_headers={headers}']
         problems = self.build(name, os.path.join(self.args.build, 'clang'),
                               options, dict(os.environ, CC='clang'))
-        self.result(name, start, problems, self.log(name))
+        self.result(section, name, start, problems, self.log(name))
 
     def headers(self):
         path = os.path.join(self.args.build, 'deps', 'qemu-headers')
@@ -374,7 +464,7 @@ class Checker:
                   os.path.exists(os.path.join(self.args.qemu_src, 'VERSION')))
         return path if usable else None
 
-    def check_ledger_only(self, name):
+    def check_ledger_only(self, name, section):
         """The ledger builds and passes its tests without QEMU and GLib."""
         start = time.monotonic()
         folder = os.path.join(self.args.build, 'ledger-only')
@@ -382,13 +472,13 @@ class Checker:
         env = dict(os.environ, PKG_CONFIG_LIBDIR='/nonexistent')
         env.pop('PKG_CONFIG_PATH', None)
         problems = self.build(name, folder, ['-Dqemu_src=none'], env)
-        self.result(f'{name}: build', start, problems, self.log(name))
+        self.result(section, f'{name}: build', start, problems, self.log(name))
         if problems:
             return
         names = [t['name'] for t in self.meson_tests(folder)
-                 if not self.is_slow(t)]
+                 if not self.has_suite(t, 'slow', 'random')]
         if not names:
-            self.report.add('SKIP', f'{name}: unit tests', None,
+            section.add('SKIP', f'{name}: unit tests', None,
                             'no tests in this build')
             return
         start = time.monotonic()
@@ -396,7 +486,7 @@ class Checker:
         code = run([self.args.meson, 'test', '-C', folder,
                     '--print-errorlogs'] + names, log, 600)
         problems = read_text(log).splitlines() if code != 0 else []
-        self.result(f'{name}: unit tests', start, problems, log)
+        self.result(section, f'{name}: unit tests', start, problems, log)
 
     # what meson knows
 
@@ -407,52 +497,76 @@ class Checker:
         return json.loads(out)
 
     @staticmethod
-    def is_slow(test):
-        return any(s.rpartition(':')[2] == 'slow' for s in test['suite'])
+    def has_suite(test, *suites):
+        return any(s.rpartition(':')[2] in suites for s in test['suite'])
 
-    def run_meson(self, env):
-        names = []
+    def wanted_tests(self, section):
         for test in self.meson_tests(self.args.build):
-            if not self.report.wants(f"unit/{test['name']}"):
+            name = f"unit/{test['name']}"
+            if not self.report.wants(name):
                 continue
-            if self.is_slow(test) and not self.args.full:
-                self.report.add('SKIP', f"unit/{test['name']}", None,
-                                'long: run with --full')
+            if self.has_suite(test, 'slow') and not self.args.full:
+                section.add('SKIP', name, None, 'long: run with --full')
                 continue
-            names.append(test['name'])
-        if not names:
-            return
+            yield test
+
+    def build_tests(self):
+        """scripts/setup does not; their keys need them."""
+        return run(['ninja', '-C', self.args.build, 'meson-test-prereq'],
+                   self.log('meson-test-build'), 1200) == 0
+
+    def run_meson(self, _, section):
+        """All unit tests; each has a result of its own to keep."""
+        tests = list(self.wanted_tests(section))
+        built = bool(tests) and self.build_tests()
+        keys = {}
+        for test in tests:
+            random = self.has_suite(test, 'random')
+            key = self.unit_key() if built and not random else None
+            name = f"unit/{test['name']}"
+            earlier = self.results.earlier(name, key)
+            if earlier:
+                section.again(earlier)
+            else:
+                self.results.forget(name)
+                keys[test['name']] = key
+        if keys:
+            self.meson_test(section, keys)
+
+    def meson_test(self, section, keys):
+        """Runs those; keeps the results of those that have a key."""
         log = self.log('meson-test')
-        # Builds the test programs, too: scripts/setup does not.
-        results = os.path.join(self.args.build, 'meson-logs', 'testlog.json')
-        if os.path.exists(results):
-            os.unlink(results)
-        code = run([self.args.meson, 'test', '-C', self.args.build] + names,
-                   log, 3600, env)
-        if not os.path.exists(results):
-            self.report.add('FAIL', 'unit', None,
-                            'meson test ran nothing', log)
+        output = os.path.join(self.args.build, 'meson-logs', 'testlog.json')
+        if os.path.exists(output):
+            os.unlink(output)
+        code = run([self.args.meson, 'test', '-C', self.args.build, *keys],
+                   log, 3600, self.env)
+        if not os.path.exists(output):
+            section.add('FAIL', 'unit', None, 'meson test ran nothing')
+            section.detail(read_text(log), log)
             return
         seen = set()
-        failed_before = self.report.count['FAIL']
-        for line in read_text(results).splitlines():
+        for line in read_text(output).splitlines():
             test = json.loads(line)
             # "suite / name", or "project:suite / name"
             name = test['name'].rpartition(' / ')[2]
             seen.add(name)
-            self.one_meson_result(f'unit/{name}', test)
-        for name in names:
+            start = len(section.tests)
+            self.one_meson_result(f'unit/{name}', section, test)
+            self.keep(f'unit/{name}', self.unit_key, keys.get(name),
+                      section.passed(start))
+        for name in keys:
             if name not in seen:
-                self.report.add('FAIL', f'unit/{name}', None, 'did not run')
-        if code != 0 and self.report.count['FAIL'] == failed_before:
-            self.report.add('FAIL', 'unit/meson test', None, 'time-out'
-                            if code is None else exit_text(code))
-            self.report.detail(read_text(log), log)
+                section.add('FAIL', f'unit/{name}', None, 'did not run')
+        if code != 0 and all(status != 'FAIL' for status, _ in section.tests):
+            section.add('FAIL', 'unit/meson test', None, 'time-out'
+                        if code is None else exit_text(code))
+            section.detail(read_text(log), log)
 
-    def one_meson_result(self, name, test):
+    def one_meson_result(self, name, section, test):
         output = test.get('stdout') or ''
         result = test['result']
-        tap = Tap(self.report, name)
+        tap = Tap(section, name)
         if any(TAP_PLAN.match(x) for x in output.splitlines()):
             for line in output.splitlines():
                 tap.line(line, timed=False)
@@ -462,44 +576,46 @@ class Checker:
             elif result not in ('OK', 'SKIP') and not tap.failed:
                 trouble = trouble or result
             if trouble:
-                self.report.add('FAIL', name, test['duration'], trouble)
+                section.add('FAIL', name, test['duration'], trouble)
             elif not tap.failed:
                 return
         elif result == 'SKIP':
             reason = output.strip().splitlines()
-            self.report.add('SKIP', name, test['duration'],
+            section.add('SKIP', name, test['duration'],
                             reason[-1] if reason else 'no reason given')
             return
         elif result in ('OK', 'EXPECTEDFAIL'):
-            self.report.add('PASS', name, test['duration'])
+            section.add('PASS', name, test['duration'])
             return
         else:
-            self.report.add('FAIL', name, test['duration'],
+            section.add('FAIL', name, test['duration'],
                             'time-out' if result == 'TIMEOUT' else
                             exit_text(test.get('returncode') or 0))
         log = self.log(name)
         with open(log, 'w', encoding='utf-8') as f:
             f.write(output + (test.get('stderr') or ''))
-        self.report.detail(read_text(log), log)
+        section.detail(read_text(log), log)
 
     # programs that print TAP
 
-    def run_program(self, name, path, env):
+    def run_program(self, path, name, section):
+        if not os.access(path, os.X_OK):
+            section.add('FAIL', name, None, 'not executable')
+            return
         log = self.log(name)
         start = time.monotonic()
-        tap = Tap(self.report, name)
+        tap = Tap(section, name)
         timeout = FULL_TIMEOUT if self.args.full else PROGRAM_TIMEOUT
-        code = run([path], log, timeout, env, tap.line)
+        code = run([path], log, timeout, self.env, tap.line)
         if code is None:
             trouble = f'time-out after {timeout} s'
         else:
             trouble = tap.trouble(exit_text(code))
         if trouble:
-            self.report.add('FAIL', name, time.monotonic() - start, trouble)
-        if trouble:
-            self.report.detail(read_text(log), log)
+            section.add('FAIL', name, time.monotonic() - start, trouble)
+            section.detail(read_text(log), log)
         elif tap.failed:
-            self.report.detail(failed_parts(read_text(log)), log)
+            section.detail(failed_parts(read_text(log)), log)
 
     def programs(self):
         for kind, folder in (('qtest', 'tests/qtest/ballast'),
@@ -510,15 +626,6 @@ class Checker:
             for entry in sorted(os.listdir(full)):
                 if re.fullmatch(r'test_\w+\.py', entry):
                     yield f'{kind}/{entry[5:-3]}', os.path.join(full, entry)
-
-    def run_programs(self, env):
-        for name, path in self.programs():
-            if not self.report.wants(name):
-                continue
-            if not os.access(path, os.X_OK):
-                self.report.add('FAIL', name, None, 'not executable')
-                continue
-            self.run_program(name, path, env)
 
     def environment(self):
         env = dict(os.environ)
@@ -536,19 +643,110 @@ class Checker:
             env['BALLAST_FULL'] = '1'
         return env
 
+    # inputs
+
+    @functools.cached_property
+    def shared(self):
+        """Test programs that another file of the tests names."""
+        texts = {name: read_text(os.path.join(TOP, name))
+                 for name in self.files()
+                 if name.startswith('tests/') and name.endswith('.py')}
+        return {name for name in texts for other, text in texts.items()
+                if other != name and
+                os.path.basename(name)[:-len('.py')] in text}
+
+    def tree(self):
+        """All files but documentation and what only runs by itself."""
+        programs = {os.path.relpath(path, TOP) for _, path in self.programs()}
+        return [name for name in self.files()
+                if name not in programs - self.shared and
+                not name.startswith('docs/') and not name.endswith('.md')]
+
+    def qemu_files(self):
+        src = self.args.qemu_src
+        yield shutil.which(self.args.qemu) or self.args.qemu
+        for name in ('VERSION', 'scripts/checkpatch.pl'):
+            yield os.path.join(src, name)
+        yield from results.files_below(os.path.join(src, 'python', 'qemu'))
+
+    def key(self, names, built=False):
+        """Of these files of the project, QEMU, the machine, what is built."""
+        paths = [os.path.join(TOP, name) for name in names]
+        paths += [*results.machine_files(), *self.qemu_files()]
+        if built:
+            paths += results.products(self.args.build)
+        asked = [TOP, self.args.meson, self.args.qemu, self.args.qemu_src]
+        return results.digest([*asked, *results.facts(self.env),
+                               *self.contents.lines(paths)])
+
+    def static_key(self):
+        return self.key(self.files())
+
+    def build_key(self):
+        """Nothing tells whether a QEMU tree of the user's has changed."""
+        inside = self.args.qemu_src.startswith(self.args.build + os.sep)
+        return self.key(self.tree()) if inside else None
+
+    def unit_key(self):
+        return self.key(self.tree(), built=True)
+
+    def program_key(self, path):
+        return self.key([*self.tree(), path], built=True)
+
+    # all of it
+
+    def units(self):
+        for name, check, key in (
+                ('static/spdx', self.check_spdx, self.static_key),
+                ('static/shellcheck', self.check_shellcheck, self.static_key),
+                ('static/checkpatch', self.check_style, self.static_key),
+                ('unit', self.run_meson, None),
+                ('build/ledger-only', self.check_ledger_only, self.build_key),
+                ('build/clang', self.check_clang, self.build_key)):
+            if name == 'unit' or self.report.wants(name):
+                yield Unit(name, check, key)
+        for name, path in self.programs():
+            if self.report.wants(name):
+                yield Unit(name, functools.partial(self.run_program, path),
+                           functools.partial(self.program_key, path))
+
+    def keep(self, name, make_key, key, tests):
+        """Unless an input changed while it ran."""
+        if key and tests and make_key() == key:
+            self.results.keep(name, key, tests)
+
+    def one(self, unit, section):
+        key = unit.key and unit.key()
+        earlier = self.results.earlier(unit.name, key)
+        if earlier:
+            section.again(earlier)
+            return
+        self.results.forget(unit.name)
+        unit.check(unit.name, section)
+        self.keep(unit.name, unit.key, key, section.passed())
+
     def all(self):
-        for name, check in (('static/spdx', self.check_spdx),
-                            ('static/shellcheck', self.check_shellcheck),
-                            ('static/checkpatch', self.check_style)):
-            if self.report.wants(name):
-                check(name)
-        env = self.environment()
-        self.run_meson(env)
-        for name, check in (('build/ledger-only', self.check_ledger_only),
-                            ('build/clang', self.check_clang)):
-            if self.report.wants(name):
-                check(name)
-        self.run_programs(env)
+        with ThreadPoolExecutor(at_once()) as pool:
+            jobs = []
+            for unit in self.units():
+                section = Section(self.report)
+                jobs.append((section, pool.submit(self.one, unit, section)))
+            try:
+                for section, job in jobs:
+                    section.take_turn()
+                    job.result()
+            except BaseException:
+                stopping.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def interrupted(report):
+    section = Section(report)
+    section.take_turn()
+    section.add('FAIL', 'check', None, 'interrupted')
+    report.summary()
+    return 130
 
 
 def main():
@@ -559,14 +757,13 @@ def main():
     parser.add_argument('--qemu', required=True)
     parser.add_argument('--pattern', default='')
     parser.add_argument('--full', action='store_true')
+    parser.add_argument('--fresh', action='store_true')
     checker = Checker(parser.parse_args())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         checker.all()
     except KeyboardInterrupt:
-        checker.report.add('FAIL', 'check', None, 'interrupted')
-        checker.report.summary()
-        return 130
+        return interrupted(checker.report)
     return checker.report.summary()
 
 

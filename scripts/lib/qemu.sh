@@ -9,16 +9,20 @@ qemu_oldest=10.0
 
 qemu_binary=${QEMU:-qemu-system-x86_64}
 
+# qemu_look: asks the installed QEMU who it is, for the functions below.  To be
+# called again when it may be another one.
+qemu_look() {
+    qemu_says=$("$qemu_binary" --version 2>/dev/null | sed -n 1p || true)
+}
+
 # "10.0.2", or nothing
 qemu_installed_version() {
-    "$qemu_binary" --version 2>/dev/null |
-        sed -n '1s/^QEMU emulator version \([0-9][0-9.]*\).*/\1/p' || true
+    sed -n 's/^QEMU emulator version \([0-9][0-9.]*\).*/\1/p' <<<"$qemu_says"
 }
 
 # What the distribution put in brackets behind the version, or nothing
 qemu_installed_package() {
-    "$qemu_binary" --version 2>/dev/null |
-        sed -n '1s/^QEMU emulator version [0-9.]* (\(.*\))$/\1/p' || true
+    sed -n 's/^QEMU emulator version [0-9.]* (\(.*\))$/\1/p' <<<"$qemu_says"
 }
 
 qemu_tree_version() {

@@ -5,10 +5,10 @@
 guest per variant, one after the other.  Bandwidth is unlimited, so the processors decide.  The same
 migrations serve all three keys.
 
-Debian's kernel zeroes what it allocates (init_on_alloc), so also each page that it is about to hint: under
-TCG that takes longer than all else, and those pages are dirty again, to be sent as zero pages.  So the
-variants with hints are measured a second time, with init_on_alloc=0, as an extra figure: a guest that
-answers at once shows what the device is worth.
+Debian's kernel zeroes what it allocates (init_on_alloc), so also each page that it is about to hint: that
+takes longer than migrating what is left.  So the variants with hints are measured a second time, with
+init_on_alloc=0, as an extra figure: a guest that answers at once shows what the device is worth.  (How long
+the zeroing takes depends on the guest's processor: see CPU in tests/functional/guest.py.)
 
 A guest has to run and to have printed no oops on the other side.  One that died is counted, shown, and
 measured again: stock QEMU can lose guest writes to hints.

@@ -17,7 +17,10 @@
  * less than 0.03 % of a core at any guest size).
  *
  * Everything here runs under the big lock.  The ledger's own lock is taken
- * inside its calls and never held across anything of QEMU's.
+ * inside its calls and never held across anything of QEMU's.  A daemon that is
+ * silent, or gone, costs a tenth of a second in each second at most; what was
+ * granted last counts meanwhile, a raise is refused, and the next sample
+ * brings the claim to where it should be.
  */
 #include "qemu/osdep.h"
 #include "ballast/admin.h"
@@ -40,6 +43,8 @@
 #define SAMPLE_INTERVAL_MS 2000
 #define PURSUE_INTERVAL_MS 100
 #define SOON_MS 200
+/* At start, as long as the library likes; later, with the big lock held. */
+#define DAEMON_PATIENCE_MS 100
 #define RESIDENT_SAMPLES 1024
 /* 1,024 samples err by 3 % of the size at 95 % confidence, or less. */
 #define SAMPLE_ERROR_PART 32
@@ -65,6 +70,8 @@ static struct {
     unsigned nr_lines;
     uint64_t freeable_bytes;
     uint64_t refused;
+    /* The ledger's queue has an entry of ours: the gate is closed. */
+    bool in_line;
     QEMUTimer *sample_timer;
     QEMUTimer *pursue_timer;
     /*
@@ -233,16 +240,17 @@ static char *refusal_words(const struct ballast_refusal *why)
     return g_strdup(words);
 }
 
-/*
- * Ask for what is wanted; with @lower_only for no more than was granted on
- * any line, which the ledger cannot refuse for want of capacity.  0, or
- * -errno with @why filled in.
- */
-static int claim_ask(bool lower_only, struct ballast_refusal *why)
+typedef enum Ask {
+    ASK_NOW,
+    /* Or wait in line: asking again keeps the place. */
+    ASK_IN_LINE,
+    /* No more than was granted on any line: no capacity is needed. */
+    ASK_LESS,
+} Ask;
+
+static void make_demands(struct ballast_demand *set, Ask ask)
 {
-    struct ballast_demand set[BALLAST_MAX_LINES];
     unsigned i;
-    int ret;
 
     for (i = 0; i < claim.nr_lines; i++) {
         ClaimLine *line = &claim.lines[i];
@@ -251,10 +259,27 @@ static int claim_ask(bool lower_only, struct ballast_refusal *why)
         set[i] = (struct ballast_demand) {
             .node = line->node,
             .page_bytes = line->page_bytes,
-            .bytes = lower_only ? MIN(wanted, line->granted_bytes) : wanted,
+            .bytes = ask == ASK_LESS ? MIN(wanted, line->granted_bytes) :
+                     wanted,
         };
     }
-    ret = ballast_claim(claim.ledger, set, claim.nr_lines, why);
+}
+
+/* Ask for what is wanted.  0, or -errno with @why filled in. */
+static int claim_ask(Ask ask, struct ballast_refusal *why)
+{
+    struct ballast_demand set[BALLAST_MAX_LINES];
+    unsigned i;
+    int ret;
+
+    make_demands(set, ask);
+    if (ask == ASK_IN_LINE) {
+        ret = ballast_queue(claim.ledger, set, claim.nr_lines,
+                            BALLAST_WAIT_FOREVER, why);
+    } else {
+        ret = ballast_claim(claim.ledger, set, claim.nr_lines, why);
+    }
+    claim.in_line = ret == -EINPROGRESS;
     for (i = 0; ret == 0 && i < claim.nr_lines; i++) {
         claim.lines[i].granted_bytes = set[i].bytes;
     }
@@ -372,8 +397,8 @@ static void settle(void)
 {
     struct ballast_refusal why;
 
-    if (!is_settled() && claim_ask(false, &why) < 0) {
-        claim_ask(true, &why);
+    if (!is_settled() && claim_ask(ASK_NOW, &why) < 0) {
+        claim_ask(ASK_LESS, &why);
     }
 }
 
@@ -501,9 +526,10 @@ static void take(const BallastDelta *taken, bool back)
     }
 }
 
-bool ballast_claim_raise(const BallastDelta *taken, char **words,
+bool ballast_claim_raise(const BallastDelta *taken, bool wait, char **words,
                          uint64_t *missing)
 {
+    bool was_in_line = claim.in_line;
     struct ballast_refusal why;
 
     if (!claim.ledger || is_nothing(taken)) {
@@ -514,11 +540,14 @@ bool ballast_claim_raise(const BallastDelta *taken, char **words,
      * More than the claim is resident where the user claimed less than the
      * RAM: that is no want of capacity, and no reason to hold anybody back.
      */
-    if (claim_ask(false, &why) == 0 || why.reason == BALLAST_BELOW_RESIDENT) {
+    if (claim_ask(wait ? ASK_IN_LINE : ASK_NOW, &why) == 0 ||
+        why.reason == BALLAST_BELOW_RESIDENT) {
         return true;
     }
     take(taken, true);
-    count_refusal(&why);
+    if (!was_in_line) {
+        count_refusal(&why);
+    }
     if (words) {
         *words = refusal_words(&why);
     }
@@ -526,6 +555,14 @@ bool ballast_claim_raise(const BallastDelta *taken, char **words,
         *missing = why.missing_bytes;
     }
     return false;
+}
+
+void ballast_claim_wait_no_more(void)
+{
+    if (claim.in_line) {
+        ballast_queue_cancel(claim.ledger);
+        claim.in_line = false;
+    }
 }
 
 void ballast_claim_owe(const BallastDelta *taken, bool pursue)
@@ -566,6 +603,8 @@ static void machine_made(Notifier *n, void *unused)
         }
     }
     claim.blocks = blocks;
+    /* QEMU has installed its own handler of SIGBUS since the ledger's open. */
+    ballast_guard_rearm();
 }
 
 /* Unplugged: it needs no promise any more.  The next sample asks for less. */
@@ -807,6 +846,7 @@ bool ballast_claim_start(const BallastClaimOptions *o, Error **errp)
         claim.ledger = NULL;
         return false;
     }
+    ballast_set_patience(claim.ledger, DAEMON_PATIENCE_MS);
     start_timers();
     follow_blocks();
     return true;

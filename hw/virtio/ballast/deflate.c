@@ -4,9 +4,9 @@
  *
  * The guest waits for the buffer before it uses the pages (the device
  * offers MUST_TELL_HOST, and Linux waits anyway).  When the ledger refuses,
- * "gate" holds the buffer until capacity returns: one buffer at most, the
- * others stay in the ring behind it, so order is kept and a stopped VM can
- * be saved after putting one buffer back.
+ * "gate" holds the buffer and waits in the ledger's queue, behind who came
+ * before: one buffer at most, the others stay in the ring behind it, so order
+ * is kept and a stopped VM can be saved after putting one buffer back.
  *
  * A page which is not in the balloon is counted and ignored: taking back
  * what was never given costs the host nothing.
@@ -161,7 +161,8 @@ static bool deflate_pages(BallastBalloon *b, GArray *pfns)
     g_autoptr(GArray) undo = deflate_list(b, pfns, &taken);
     g_autofree char *why = NULL;
 
-    if (!ballast_claim_raise(&taken, &why, &missing) &&
+    if (!ballast_claim_raise(&taken, b->deflate == BALLAST_DEFLATE_GATE, &why,
+                             &missing) &&
         !refused(b, &taken, why, missing)) {
         put_back(b, undo);
         b->bad_pages = bad;
@@ -254,6 +255,7 @@ void ballast_gate_init(BallastBalloon *b)
 void ballast_gate_drop(BallastBalloon *b)
 {
     timer_del(b->gate.retry);
+    ballast_claim_wait_no_more();
     gate_opened(b);
     if (b->gate.held) {
         virtqueue_detach_element(b->parent_obj.dvq, b->gate.held, 0);
@@ -265,6 +267,7 @@ void ballast_gate_drop(BallastBalloon *b)
 void ballast_gate_pause(BallastBalloon *b)
 {
     timer_del(b->gate.retry);
+    ballast_claim_wait_no_more();
     if (b->gate.held) {
         virtqueue_unpop(b->parent_obj.dvq, b->gate.held, 0);
         g_free(b->gate.held);
@@ -324,7 +327,7 @@ void ballast_balloon_void(BallastBalloon *b)
     b->given_bytes = 0;
     b->freeable_bytes = 0;
     ballast_claim_freeable(0);
-    if (!ballast_claim_raise(&taken, &why, &missing)) {
+    if (!ballast_claim_raise(&taken, false, &why, &missing)) {
         ballast_claim_owe(&taken, true);
         tell_refused(b, missing, why);
     }

@@ -11,7 +11,6 @@
  * system call.
  */
 #include "qemu/osdep.h"
-#include "exec/cpu-common.h"
 #include "exec/ramblock.h"
 #include "internal.h"
 #include "qemu/main-loop.h"
@@ -34,8 +33,8 @@ static void run_flush(BallastBalloon *b, Run *run, BallastDelta *given)
     }
     bytes = run->nr * block->rb->page_size;
     if (ballast_discard_inhibited() ||
-        ram_block_discard_range(block->rb, run->first * block->rb->page_size,
-                                bytes) < 0) {
+        !ballast_discard(block->rb, run->first * block->rb->page_size,
+                         bytes)) {
         b->freeable_bytes += bytes;
     } else {
         bitmap_set(block->given, run->first, run->nr);
@@ -162,6 +161,9 @@ void ballast_handle_inflate(VirtIODevice *vdev, VirtQueue *vq)
     BallastDelta given = {};
     bool any = false;
 
+    if (!vdev->vm_running) {
+        return;
+    }
     RCU_READ_LOCK_GUARD();
     if (!inflate_run(b, vq, &given, &any)) {
         qemu_bh_schedule(b->more);

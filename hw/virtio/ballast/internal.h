@@ -85,6 +85,18 @@ void ballast_block_free(gpointer block);
 /** ballast_discard_inhibited() - must memory stay, whatever the guest says? */
 bool ballast_discard_inhibited(void);
 
+/**
+ * ballast_discard() - give memory back to the host
+ * @rb: block
+ * @start: first byte in the block, a multiple of its page size
+ * @bytes: length, a multiple of its page size
+ *
+ * A migration that is running sends zeros for it.
+ *
+ * Return: true if the pages are gone.
+ */
+bool ballast_discard(RAMBlock *rb, uint64_t start, uint64_t bytes);
+
 /** ballast_handle_inflate() - queue handler */
 void ballast_handle_inflate(VirtIODevice *vdev, VirtQueue *vq);
 

@@ -9,9 +9,11 @@
  */
 #include "qemu/osdep.h"
 #include "exec/address-spaces.h"
+#include "exec/cpu-common.h"
 #include "exec/ramblock.h"
 #include "hw/virtio/virtio-access.h"
 #include "internal.h"
+#include "migration/ballast/dropped.h"
 #include "migration/misc.h"
 #include "qemu/bitmap.h"
 #include "qemu/iov.h"
@@ -58,6 +60,15 @@ bool ballast_discard_inhibited(void)
 {
     return ram_block_discard_is_disabled() ||
            migration_in_incoming_postcopy() || migration_in_bg_snapshot();
+}
+
+bool ballast_discard(RAMBlock *rb, uint64_t start, uint64_t bytes)
+{
+    if (ram_block_discard_range(rb, start, bytes) < 0) {
+        return false;
+    }
+    ballast_dropped(rb, start, bytes);
+    return true;
 }
 
 void ballast_block_free(gpointer opaque)

@@ -6,6 +6,8 @@
 #include "hw/virtio/ballast/compat.h"
 #include "hw/virtio/virtio-pci.h"
 #include "qemu/module.h"
+#include "standard-headers/linux/virtio_pci.h"
+#include "trace-hw_virtio_ballast.h"
 
 #define TYPE_BALLAST_BALLOON_PCI "virtio-balloon-ledger-pci-base"
 OBJECT_DECLARE_SIMPLE_TYPE(BallastBalloonPCI, BALLAST_BALLOON_PCI)
@@ -15,6 +17,44 @@ struct BallastBalloonPCI {
     BallastBalloon vdev;
 };
 
+/*
+ * A queue that is enabled keeps its size and its rings until it is reset.
+ * The specification forbids drivers to change them, QEMU lets them, and
+ * then reads a packed ring at an index which it no longer has: an assertion
+ * that a guest can cause at will.
+ */
+static MemoryRegionOps common_ops;
+static void (*common_write)(void *opaque, hwaddr addr, uint64_t val,
+                            unsigned size);
+
+static void guarded_common_write(void *opaque, hwaddr addr, uint64_t val,
+                                 unsigned size)
+{
+    VirtIOPCIProxy *proxy = opaque;
+    VirtIODevice *vdev = virtio_bus_get_device(&proxy->bus);
+
+    if (vdev && proxy->vqs[vdev->queue_sel].enabled &&
+        (addr == VIRTIO_PCI_COMMON_Q_SIZE ||
+         (addr == VIRTIO_PCI_COMMON_Q_ENABLE && val == 1))) {
+        trace_ballast_queue_kept(vdev->queue_sel, addr, val);
+        return;
+    }
+    common_write(opaque, addr, val, size);
+}
+
+/* The region is made when the device is plugged into its bus. */
+static void guard_queues(VirtIOPCIProxy *proxy)
+{
+    MemoryRegion *mr = &proxy->common.mr;
+
+    if (mr->ops && mr->ops->write && mr->ops != &common_ops) {
+        common_ops = *mr->ops;
+        common_write = common_ops.write;
+        common_ops.write = guarded_common_write;
+        mr->ops = &common_ops;
+    }
+}
+
 static void ballast_pci_realize(VirtIOPCIProxy *proxy, Error **errp)
 {
     BallastBalloonPCI *dev = BALLAST_BALLOON_PCI(proxy);
@@ -23,7 +63,9 @@ static void ballast_pci_realize(VirtIOPCIProxy *proxy, Error **errp)
         proxy->nvectors = 2;
     }
     proxy->class_code = PCI_CLASS_OTHERS;
-    qdev_realize(DEVICE(&dev->vdev), BUS(&proxy->bus), errp);
+    if (qdev_realize(DEVICE(&dev->vdev), BUS(&proxy->bus), errp)) {
+        guard_queues(proxy);
+    }
 }
 
 static const Property ballast_pci_properties[] = {

@@ -5,6 +5,8 @@
 #include "hw/virtio/ballast/balloon.h"
 #include "hw/virtio/ballast/placement.h"
 #include "internal.h"
+#include "migration/ballast/absent.h"
+#include "migration/ballast/obstacle.h"
 #include "qapi/error.h"
 
 static BallastBalloon *find_device(void)
@@ -39,6 +41,32 @@ static FreePageHintVerdicts *verdicts(const BallastVerdicts *v)
     return out;
 }
 
+static AbsentPagesInfo *absent_info(void)
+{
+    static const AbsentPagesUse of_use[] = {
+        [BALLAST_ABSENT_IDLE] = ABSENT_PAGES_USE_IDLE,
+        [BALLAST_ABSENT_USED] = ABSENT_PAGES_USE_USED,
+        [BALLAST_ABSENT_POSTCOPY] = ABSENT_PAGES_USE_POSTCOPY,
+        [BALLAST_ABSENT_COLO] = ABSENT_PAGES_USE_COLO,
+        [BALLAST_ABSENT_SNAPSHOT] = ABSENT_PAGES_USE_SNAPSHOT,
+    };
+    AbsentPagesInfo *out = g_new0(AbsentPagesInfo, 1);
+    BallastAbsent a;
+
+    ballast_absent_snapshot(&a);
+    out->use = of_use[a.use];
+    out->skipped = a.skipped_pages;
+    out->skipped_bytes = a.skipped_pages * BALLAST_PAGE_BYTES;
+    out->zero = a.zero_pages;
+    out->unknown_bytes = a.unknown_bytes;
+    out->scans = a.scans;
+    out->pieces = a.pieces;
+    out->scan_time_ns = a.scan_ns;
+    out->scan_max_ns = a.max_piece_ns;
+    out->arm_time_ns = a.arm_ns;
+    return out;
+}
+
 /* Any balloon has an id and a state; ours has a queue of its own besides. */
 static void device_info(FreePageHintInfo *info)
 {
@@ -48,6 +76,8 @@ static void device_info(FreePageHintInfo *info)
 
     info->state = s ? ballast_hint_state(s) : FREE_PAGE_HINT_STATE_OFF;
     info->cmd_id = s ? s->free_page_hint_cmd_id : 0;
+    info->has_disabled_by = ballast_hints_obstacle(s, &info->disabled_by);
+    info->ignored_blocks = ballast_ignored_blocks();
     if (b) {
         DeviceState *outer = qdev_get_parent_bus(DEVICE(b)) ?
                              qdev_get_parent_bus(DEVICE(b))->parent : NULL;
@@ -73,6 +103,7 @@ FreePageHintInfo *qmp_query_free_page_hints(Error **errp)
     info->arm_max_ns = s.arming.max_ns;
     info->migration = verdicts(&s.migration);
     info->total = verdicts(&s.total);
+    info->absent = absent_info();
     return info;
 }
 

@@ -7,7 +7,6 @@
  * next sample finds it absent.
  */
 #include "qemu/osdep.h"
-#include "exec/cpu-common.h"
 #include "exec/ramblock.h"
 #include "internal.h"
 #include "qemu/main-loop.h"
@@ -24,7 +23,7 @@ static bool report_range(void *host, size_t bytes)
 
     return rb && bytes && QEMU_IS_ALIGNED(offset | bytes, rb->page_size) &&
            offset < rb->used_length && bytes <= rb->used_length - offset &&
-           ram_block_discard_range(rb, offset, bytes) == 0;
+           ballast_discard(rb, offset, bytes);
 }
 
 static uint64_t report_elem(BallastBalloon *b, VirtQueueElement *elem)
@@ -49,6 +48,9 @@ void ballast_handle_report(VirtIODevice *vdev, VirtQueue *vq)
     unsigned buffers = 0;
     uint64_t bytes = 0;
 
+    if (!vdev->vm_running) {
+        return;
+    }
     RCU_READ_LOCK_GUARD();
     while (buffers < BALLAST_RUN_BUFFERS &&
            (elem = virtqueue_pop(vq, sizeof(*elem)))) {

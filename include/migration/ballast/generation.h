@@ -45,6 +45,7 @@ enum ballast_verdict {
 /**
  * struct ballast_generation - the current generation
  * @number: the harvest it began with (dirty-sync-count); 0: none yet
+ * @layout: how often the RAM blocks had changed when it began
  * @open: between its arming and the next harvest; invariant: false
  *        whenever a harvest may be running
  * @armed: write tracking covered every page hints may name before the
@@ -52,6 +53,7 @@ enum ballast_verdict {
  */
 struct ballast_generation {
     uint64_t number;
+    unsigned layout;
     bool open;
     bool armed;
 };
@@ -60,12 +62,13 @@ struct ballast_generation {
  * ballast_gen_begin() - a harvest has ended, hints may be asked for
  * @g: the generation
  * @number: number of that harvest
+ * @layout: how often the RAM blocks have changed (see verdict)
  * @armed: whether write tracking was armed since the harvest
  *
  * Context: the caller's lock; before the id is published.
  */
 void ballast_gen_begin(struct ballast_generation *g, uint64_t number,
-                       bool armed);
+                       unsigned layout, bool armed);
 
 /**
  * ballast_gen_end() - a harvest is about to begin, or migration is over
@@ -79,11 +82,16 @@ void ballast_gen_end(struct ballast_generation *g);
  * ballast_gen_verdict() - may a hint be applied now?
  * @g: the generation
  * @asked: the guest answered the id that is published now
+ * @layout: how often the RAM blocks have changed by now
+ *
+ * A hint names host memory as it was when its buffer was taken.  If a block
+ * has come, gone or changed its size since the generation began, that may
+ * be another block's, which nobody armed: what is left is late.
  *
  * Return: BALLAST_HINT_APPLIED if the hint's pages may be dropped under
  * the lock that is held now, else why not.
  */
 enum ballast_verdict ballast_gen_verdict(const struct ballast_generation *g,
-                                         bool asked);
+                                         bool asked, unsigned layout);
 
 #endif

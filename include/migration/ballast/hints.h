@@ -9,6 +9,7 @@
 #ifndef BALLAST_HINTS_H
 #define BALLAST_HINTS_H
 
+#include <stddef.h>
 #include "migration/ballast/generation.h"
 
 /**
@@ -60,6 +61,19 @@ typedef struct BallastHint {
     void *addr;
     size_t bytes;
 } BallastHint;
+
+/**
+ * ballast_merge() - the ranges of a batch of hints
+ * @hints: not empty ones, none over the end of the address space; sorted
+ *         and merged in place
+ * @nr: how many
+ *
+ * Return: number of ranges, ascending, with gaps between them; they cover
+ * what the hints covered.
+ *
+ * Context: any; pure logic (ranges.c).
+ */
+size_t ballast_merge(BallastHint *hints, size_t nr);
 
 /**
  * ballast_hints_install() - from now on arm every generation

@@ -23,8 +23,8 @@ CAPACITY_A = 2 * GIB
 CAPACITY_B = 1536 * MIB
 VM1, VM2, VM3 = 768 * MIB, GIB, 512 * MIB
 VM1_SMALL = 448 * MIB
-KEEP, CHURN = 48, 400     # MiB of files that stay, and that are deleted again
-USED = 64                 # MiB of files in the guest that is killed
+KEEP, CHURN = 32, 256     # MiB of files that stay, and that are deleted again
+USED = 32                 # MiB of files in the guest that is killed
 WATCHERS = 4              # who look at a dying guest
 # As for vhost-user: memory that the process shares outlives the process's other files.
 SHARED = ("-object", f"memory-backend-memfd,id=ram,size={VM3 // MIB}M",
@@ -68,6 +68,7 @@ class Story:
         self.markers: List[Marker] = []
         self.guests: Dict[str, LinuxGuest] = {}
         self.launched: List[LinuxGuest] = []
+        self.writing: Dict[str, Callable[[], None]] = {}
         self._stack = stack
         stack.callback(self.sampler.stop)
 
@@ -101,6 +102,14 @@ class Story:
             self.guests[name].wait_boot()
             return time.monotonic() - begun
         return wait
+
+    def write(self, name: str, keep: int, churn: int = 0) -> None:
+        """A guest begins to write files, while the story goes on."""
+        deletes = f" and deletes {churn} MiB" if churn else ""
+        self.mark(f"{name} writes {keep + churn} MiB{deletes}")
+        self.writing[name] = self.guests[name].begin_files(keep, churn)
+        self.screen.result(f"{name} runs on: from now on it writes {keep + churn} MiB of "
+                           f"files{deletes}")
 
     def wait_claim(self, ledger: HostLedger, name: str, most: int) -> Status:
         """Wait until a guest's claim has fallen to that."""
@@ -170,6 +179,7 @@ class Story:
         self.screen.quote(words)
         self.guests["vm1"].check_alive()
         self.guests["vm2"].check_alive()
+        self.write("vm2", KEEP, CHURN)
         return {"milliseconds": round(milliseconds, 1), "exit_status": status, "words": words}
 
     def balloon_down(self) -> Numbers:
@@ -188,16 +198,15 @@ class Story:
         self.screen.result(f"vm3: {mib(VM3)} claimed, at its shell after {boot:.1f} s; "
                            f"{mib(status.free)} left on host A")
         self.guests["vm1"].check_alive()
+        self.write("vm3", USED)
         return {"claim_before": before, "claim_after": after,
                 "balloon_seconds": round(seconds, 2), "vm3_boot_seconds": round(boot, 2),
                 "free": status.free}
 
     def migrate(self) -> Numbers:
         """vm2 from host A to host B."""
-        self.mark(f"vm2 writes {CHURN + KEEP} MiB and deletes {CHURN} MiB")
         source = self.guests["vm2"]
-        source.keep(KEEP)
-        source.churn(CHURN)
+        self.writing.pop("vm2")()
         self.screen.result(f"vm2 wrote {CHURN + KEEP} MiB of files and deleted {CHURN} MiB; "
                            f"{len(source.kept)} files with known checksums remain")
         target = self.guest(self.host_b, "vm2", VM2, ("-incoming", "defer"))
@@ -271,7 +280,7 @@ class Story:
 
     def kill(self) -> Numbers:
         """SIGKILL for vm3."""
-        self.guests["vm3"].keep(USED)
+        self.writing.pop("vm3")()
         self.mark(f"vm3, {USED} MiB in use, is killed with SIGKILL")
         before = self.host_a.status()
         held = before.holders["vm3"].reserved

@@ -287,6 +287,11 @@ class Queue:
         """Address of the used ring's flags."""
         return self._used
 
+    @property
+    def avail_flags(self) -> int:
+        """Address of the available ring's flags."""
+        return self._avail
+
     def enable(self) -> None:
         """Give the (empty) ring to the device; interrupts are suppressed."""
         end = self._used + 6 + 8 * self.size

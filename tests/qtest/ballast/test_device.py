@@ -214,6 +214,15 @@ def _crowded(ledger: host.Ledger, guest: Guest) -> None:
     guest.balloon.deflate(PAGES[:256], wait=False)
 
 
+def _refused(ledger: host.Ledger, name: str, size: int) -> str:
+    """A standing claim fails; the ledger's words."""
+    try:
+        ledger.take(name, str(size))
+    except RuntimeError as error:
+        return str(error)
+    raise AssertionError(f'{name} got {size} bytes')
+
+
 @tap.case('gate: the buffer is held until capacity returns')
 def gate() -> None:
     """Events at both ends; nobody else's claim is touched."""
@@ -231,6 +240,20 @@ def gate() -> None:
         wait_until(guest.returned, 'the buffer')
         tap.equal(ledger.claimed('guest'), RAM - BYTES + 256 * PAGE, 'claim')
         tap.equal(guest.ledger()['waiting'], 0, 'waiting')
+
+
+@tap.case('gate: who comes later does not get ahead of it')
+def gate_first() -> None:
+    """Half of what the guest waits for returns: that is for the guest, not for a small claim."""
+    with host.Ledger('256M') as ledger, guest_of(ledger, device='deflate=gate') as guest:
+        _crowded(ledger, guest)
+        guest.vm.wait_event('MEMORY_CLAIM_WAITING')
+        ledger.take('neighbour', str(ledger.claimed('neighbour') - 128 * PAGE))
+        contains(_refused(ledger, 'late', PAGE), 'guest')
+        tap.equal(ledger.claimed('late'), 0, 'claim of the one that came later')
+        ledger.take('neighbour', str(ledger.claimed('neighbour') - 129 * PAGE))
+        wait_until(guest.returned, 'the buffer')
+        ledger.take('late', str(PAGE))
 
 
 @tap.case('gate: more buffers queue behind the held one, in order')

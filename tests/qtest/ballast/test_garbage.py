@@ -447,6 +447,51 @@ def actual() -> None:
         guest.check()
 
 
+# -- registers -------------------------------------------------------------
+
+RING_PACKED = 1 << 34
+
+
+def _shrink(vm: VM) -> None:
+    """A packed ring of which some was used is enabled again, smaller than that."""
+    mailbox.boot(vm)
+    balloon = virtio.Balloon(virtio.find_pci(vm.qtest), virtio.STATS | RING_PACKED)
+    queue, ring = balloon.queues['stats'], balloon.base + 2 * balloon.RING_SPAN
+    for number in range(4):
+        vm.qtest.write(ring + 16 * number, struct.pack('<QIHH', SPARE, 10, number, 1 << 7))
+        queue.kick()
+    wait_until(lambda: vm.qtest.read(ring + 16 * 2 + 14, 2) != struct.pack('<H', 1 << 7), 'the device to use it')
+    queue.transport.set_queue(2, 2, (ring, ring + PAGE, ring + 2 * PAGE))
+    queue.kick()
+
+
+def _shrinking(device: str, plugin: bool) -> VM:
+    return VM([*mailbox.pc('128M'), *host.accel(), '-device', f'{device},packed=on'], plugin={} if plugin else None)
+
+
+@tap.case('registers: an enabled queue keeps its size')
+def keeps_size() -> None:
+    """What the driver writes there is ignored until it resets the queue."""
+    host.need_device()
+    with _shrinking('virtio-balloon-ledger-pci', True) as vm:
+        _shrink(vm)
+        assert vm.alive()
+
+
+@tap.case('control: stock QEMU aborts when a packed ring shrinks')
+def keeps_size_control() -> None:
+    """It reads behind the ring's end."""
+    host.need_device()
+    with _shrinking('virtio-balloon-pci', False) as vm:
+        try:
+            _shrink(vm)
+        except OSError:
+            pass                # it is gone already
+        wait_until(lambda: not vm.is_running(), 'the crash')
+        tap.equal(vm.exitcode(), -6, 'exit status')
+        vm.shutdown(hard=True)
+
+
 @tap.case('noise: random chains on every queue')
 def noise() -> None:
     """1,000 of them, with a reset whenever the device wants one (seed 1)."""

@@ -4,16 +4,30 @@
  * when the process that made it exits.
  */
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdarg.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
+#include "client.h"
 #include "helper.h"
+
+#define MAX_DAEMONS 32
 
 static int tap_count;
 int tap_failures;
 bool tap_quiet;
 static char directory[64];
 static pid_t directory_owner;
+
+static struct {
+    pid_t pid, owner;
+    char path[256];
+    struct ballast_ledger *file;
+} daemons[MAX_DAEMONS];
+static int nr_daemons;
+
+static bool stop_daemons(void);
 
 bool tap_ok(bool ok, const char *code, const char *file, int line,
             const char *format, ...)
@@ -42,8 +56,147 @@ bool tap_ok(bool ok, const char *code, const char *file, int line,
 
 int tap_done(void)
 {
+    if (nr_daemons) {
+        OK(stop_daemons(), "the daemons end well");
+    }
     printf("1..%d\n", tap_count);
     return tap_failures ? 1 : 0;
+}
+
+const char *over_daemon(void)
+{
+    const char *program = getenv("BALLAST_TEST_DAEMON");
+
+    return program && *program ? program : NULL;
+}
+
+static const char *file_behind(const char *path)
+{
+    static char file[300];
+
+    snprintf(file, sizeof(file), "%s.file", path);
+    return file;
+}
+
+/* Options besides --ledger and --socket; at most fifteen, then NULL. */
+const char *daemon_options[16] = { "--max-clients-per-uid", "512" };
+
+/* Its words go to a file, in case somebody wants to know. */
+static void exec_daemon(const char *path)
+{
+    char file[300], log[300];
+    const char *argv[24] = { "ballastd", "--ledger", file, "--socket", path };
+    int fd;
+
+    snprintf(log, sizeof(log), "%s.log", path);
+    snprintf(file, sizeof(file), "%s", file_behind(path));
+    memcpy(argv + 5, daemon_options, sizeof(daemon_options));
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    alarm(0);
+    fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    dup2(fd, STDERR_FILENO);
+    if (strcmp(ballast_sysfs_root, "/sys") != 0) {
+        setenv("BALLAST_TEST_SYSFS", ballast_sysfs_root, 1);
+    }
+    execv(over_daemon(), (char **)(uintptr_t)argv);
+    _exit(127);
+}
+
+static int daemon_of(const char *path)
+{
+    int i;
+
+    for (i = nr_daemons; i-- > 0; ) {
+        if (strcmp(daemons[i].path, path) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+pid_t daemon_pid(const char *path)
+{
+    int i = daemon_of(path);
+
+    return i < 0 ? 0 : daemons[i].pid;
+}
+
+void daemon_start(const char *path)
+{
+    int i = daemon_of(path), tries;
+
+    if (i < 0) {
+        i = nr_daemons++;
+        if (nr_daemons > MAX_DAEMONS) {
+            abort();
+        }
+        strcpy(daemons[i].path, path);
+    }
+    daemons[i].owner = getpid();
+    daemons[i].pid = fork();
+    if (daemons[i].pid == 0) {
+        exec_daemon(path);
+    }
+    for (tries = 0; tries < 10000 && !remote_is_socket(path); tries++) {
+        usleep(1000);
+    }
+}
+
+void daemon_kill(const char *path)
+{
+    kill_and_reap(daemon_pid(path));
+}
+
+/* What it wrote, in private memory that the next call overwrites. */
+const char *daemon_log(const char *path)
+{
+    static char text[1 << 20];
+    char log[300];
+    ssize_t n;
+    int fd;
+
+    snprintf(log, sizeof(log), "%s.log", path);
+    fd = open(log, O_RDONLY);
+    n = fd < 0 ? 0 : pread(fd, text, sizeof(text) - 1, 0);
+    text[n < 0 ? 0 : n] = '\0';
+    close(fd);
+    return text;
+}
+
+/* They must end well, too: their sanitizers speak by the exit status. */
+static bool stop_daemons(void)
+{
+    bool ok = true;
+    int i, status;
+
+    for (i = 0; i < nr_daemons; i++) {
+        if (daemons[i].owner == getpid()) {
+            kill(daemons[i].pid, SIGTERM);
+            waitpid(daemons[i].pid, &status, 0);
+            ok &= status == 0;
+            if (status) {
+                printf("# the daemon of %s: status 0x%x\n", daemons[i].path,
+                       status);
+            }
+        }
+    }
+    nr_daemons = 0;
+    return ok;
+}
+
+/* The same ledger without the daemon: for what a test does to its file. */
+struct ballast_ledger *behind(struct ballast_ledger *l)
+{
+    int i;
+
+    if (!l->remote) {
+        return l;
+    }
+    i = daemon_of(l->remote->path);
+    if (!daemons[i].file) {
+        daemons[i].file = must_open(file_behind(daemons[i].path));
+    }
+    return daemons[i].file;
 }
 
 static void remove_directory(void)
@@ -105,14 +258,26 @@ void config_static(struct ballast_config *config, uint32_t nodes,
 const char *new_ledger(const char *name, uint32_t nodes,
                        uint64_t per_node_bytes)
 {
-    const char *path = temp_path(name);
     struct ballast_config config;
 
     config_static(&config, nodes, per_node_bytes);
+    return make_ledger(name, &config);
+}
+
+/* A path to open: of the file, or of a daemon's socket. */
+const char *make_ledger(const char *name, const struct ballast_config *config)
+{
+    const char *path = temp_path(name);
+    const char *file = over_daemon() ? file_behind(path) : path;
+
     unlink(path);
-    if (ballast_ledger_create(path, &config, 0, NULL)) {
-        printf("Bail out! cannot create %s\n", path);
+    unlink(file);
+    if (ballast_ledger_create(file, config, 0, NULL)) {
+        printf("Bail out! cannot create %s\n", file);
         exit(1);
+    }
+    if (over_daemon()) {
+        daemon_start(path);
     }
     return path;
 }
@@ -189,10 +354,11 @@ bool identity_holds(struct ballast_ledger *l)
               c->resident_bytes + c->outstanding_bytes;
     }
     ballast_status_free(st);
+    l = behind(l);
     if (ledger_lock(l)) {
         return false;
     }
-    ledger_recompute(l, sums);
+    ok &= ledger_recompute(l, sums) == l->header->nr_waiters;
     for (i = 0; i < l->geo.nr_cells; i++) {
         ok &= sums[i].claimed_bytes == l->totals[i].claimed_bytes &&
               sums[i].resident_bytes == l->totals[i].resident_bytes &&
@@ -201,6 +367,17 @@ bool identity_holds(struct ballast_ledger *l)
     }
     ledger_unlock(l);
     return ok;
+}
+
+int identity_after(struct ballast_ledger *l, int ret, const char *code,
+                   const char *file, int line)
+{
+    if (!identity_holds(l)) {
+        tap_failures++;
+        printf("# identity broken after %s at %s:%d\n", code, file, line);
+        fflush(stdout);
+    }
+    return ret;
 }
 
 struct ballast_cell cell_on(struct ballast_ledger *l, uint32_t node)

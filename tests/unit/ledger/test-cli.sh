@@ -29,7 +29,7 @@ ok() {
 }
 
 ok 'help' 0 '^usage: ballast COMMAND' "$ballast" --help
-ok 'help of a command' 0 '^usage: ballast COMMAND' "$ballast" status --help
+ok 'help of a command' 0 '^usage: ballast status' "$ballast" status --help
 ok 'version' 0 '^ballast [0-9]' "$ballast" --version
 ok 'no command' 2 'command is missing' "$ballast"
 ok 'an unknown command' 2 "no command 'frob'" "$ballast" frob

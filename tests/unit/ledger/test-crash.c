@@ -12,6 +12,8 @@
  * Built with BALLAST_NO_RECOVERY it is a control: the repair of totals is
  * left out, and the test must notice.
  */
+#include <fcntl.h>
+
 #include "helper.h"
 
 #define MAX_POINTS 20000
@@ -402,6 +404,7 @@ static long torture_reset(void)
         path = new_ledger("crash", 2, GIB(16));
         l = start_joined();
         l->header->boot_id[3] ^= 1;
+        slot_lock_byte(l->fd, l->slot, F_UNLCK);
         done = survives(&op, n);
         ballast_ledger_close(must_open(path));
         l->slot = SLOT_NONE;

@@ -82,18 +82,19 @@ static void test_damage(void)
         enum ballast_reason reason;
     } cases[] = {
         { "magic", 0, 0x21212121, false, BALLAST_BAD_FILE },
-        { "format", 8, 2, true, BALLAST_OTHER_FORMAT },
+        { "older format", 8, 1, true, BALLAST_OTHER_FORMAT },
+        { "newer format", 8, 3, true, BALLAST_OTHER_FORMAT },
         { "header size", 12, 8192, true, BALLAST_OTHER_FORMAT },
         { "ABI", 16, 0, true, BALLAST_OTHER_ABI },
         { "mutex size", 20, 24, true, BALLAST_OTHER_ABI },
-        { "sum", 384, 1, false, BALLAST_BAD_FILE },
-        { "static part", 88, 1, false, BALLAST_BAD_FILE },
+        { "sum", 1024, 1, false, BALLAST_BAD_FILE },
+        { "static part", 80, 1, false, BALLAST_BAD_FILE },
         { "no nodes", 24, 0, true, BALLAST_BAD_FILE },
         { "too many nodes", 24, 65, true, BALLAST_BAD_FILE },
         { "all the nodes", 24, UINT32_MAX, true, BALLAST_BAD_FILE },
         { "other nodes", 24, 1, true, BALLAST_BAD_FILE },
         { "no classes", 28, 0, true, BALLAST_BAD_FILE },
-        { "too many classes", 28, 5, true, BALLAST_BAD_FILE },
+        { "too many classes", 28, 9, true, BALLAST_BAD_FILE },
         { "no slots", 32, 0, true, BALLAST_BAD_FILE },
         { "too many slots", 32, UINT32_MAX, true, BALLAST_BAD_FILE },
         { "slot size", 36, 64, true, BALLAST_BAD_FILE },
@@ -105,8 +106,13 @@ static void test_damage(void)
         { "count cache", 76, 101, true, BALLAST_BAD_FILE },
         { "page size", 96, 4095, true, BALLAST_BAD_FILE },
         { "page sizes alike", 104, 4096, true, BALLAST_BAD_FILE },
-        { "node table", 128, 1, true, BALLAST_BAD_FILE },
-        { "mutex type", 528, 0xdeadbeef, false, BALLAST_BAD_FILE },
+        { "node table", 160, 1, true, BALLAST_BAD_FILE },
+        { "no overcommit", 416, 0, true, BALLAST_BAD_FILE },
+        { "too much overcommit", 416, 1001, true, BALLAST_BAD_FILE },
+        { "what must be zero", 672, 1, false, BALLAST_BAD_FILE },
+        { "capacity", 4096, 4096, false, BALLAST_BAD_FILE },
+        { "capacity sum", 88, 1, true, BALLAST_BAD_FILE },
+        { "mutex type", 1168, 0xdeadbeef, false, BALLAST_BAD_FILE },
     };
     size_t i;
 
@@ -148,7 +154,7 @@ static void test_noise_in_slots(void)
         struct ballast_ledger *l = must_join(path, "vm"), *o;
         struct ballast_status *st;
         char text[2048];
-        size_t i, from = l->geo.capacity_offset;
+        size_t i, from = l->geo.totals_offset;
         uint8_t *base = (uint8_t *)l->header;
 
         for (i = 0; i < 3000; i++) {
@@ -194,7 +200,7 @@ static void test_reboot(void)
         kill(getpid(), SIGKILL);
     }
     waitpid(pid, NULL, 0);
-    poke(path, 512, &held, 4);
+    poke(path, offsetof(struct file_header, mutex), &held, 4);
     l = must_open(path);
     OK(free_on(l, 0) == GIB(8) && identity_holds(l) &&
        ballast_check(l, 0, NULL, NULL) == 0, "after a reboot, all is void");
@@ -236,8 +242,8 @@ static void test_create(void)
     bad.nr_nodes = 0;
     OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL, "no nodes");
     bad = good;
-    bad.nr_classes = 5;
-    OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL, "5 classes");
+    bad.nr_classes = 9;
+    OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL, "9 classes");
     bad = good;
     bad.nr_slots = 8193;
     OK(ballast_ledger_create(path, &bad, 0, &why) == -EINVAL, "8193 slots");

@@ -75,14 +75,19 @@ void ballast_claim_lower(const BallastDelta *given);
 /**
  * ballast_claim_raise() - the guest is about to take memory back
  * @taken: bytes, at most what was given back before
+ * @wait: if refused, wait in the ledger's queue: ask again within two
+ *        seconds, and again, or call ballast_claim_wait_no_more()
  * @why: the ledger's words if refused, owned by the caller; may be NULL
  * @missing: bytes missing if refused; may be NULL
  *
  * Return: true if the claim was raised; false if the ledger refused, and
  * nothing changed.
  */
-bool ballast_claim_raise(const BallastDelta *taken, char **why,
+bool ballast_claim_raise(const BallastDelta *taken, bool wait, char **why,
                          uint64_t *missing);
+
+/** ballast_claim_wait_no_more() - leave the ledger's queue, if in it */
+void ballast_claim_wait_no_more(void);
 
 /**
  * ballast_claim_owe() - the guest has memory the ledger refused

@@ -1,0 +1,642 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Absent pages in migration: neither read nor sent.
+ *
+ * Round 1: once write tracking is armed, pages that the kernel does not
+ * have are taken off the dirty bitmap like a hint's.  Later rounds: a page
+ * that was left out so far, by absence or by hint, and reads as zero now,
+ * is left out again; it is zero on the destination, since nothing was ever
+ * sent for it.
+ *
+ * Invariant: a bit in Tracked.left_out says that the page was never sent in
+ * this migration, nor will be before it is looked at again.  It is set only
+ * in the first generation, together with clearing the dirty bit: a page
+ * that is dirty in the first generation was not sent yet.  Whoever cannot
+ * keep this forgets all such bits.
+ *
+ * Where: the hooks are the questions for pending bytes that the migration
+ * thread asks each handler of the stream, without a lock, before it sends
+ * and after it has harvested.  So it scans itself, and sends nothing
+ * meanwhile; vCPUs and the main loop run on.  Nothing is put into the
+ * stream.
+ *
+ * Lock order: hints lock (through ballast_generation_hold()), QEMU's dirty
+ * bitmap lock, count lock.  The hints lock is not held while scanning:
+ * pages that were absent after arming may be dropped any time before the
+ * generation ends.
+ */
+#include "qemu/osdep.h"
+#include "exec/ram_addr.h"
+#include "migration/ballast/absent.h"
+#include "migration/ballast/pagetable.h"
+#include "migration/migration-stats.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "migration/ram.h"
+#include "migration/register.h"
+#include "qemu/bitmap.h"
+#include "qemu/cutils.h"
+#include "qemu/lockable.h"
+#include "qemu/rcu_queue.h"
+#include "qemu/timer.h"
+#include "system/hostmem.h"
+#include "system/tcg.h"
+#include "internal.h"
+#include "trace-migration_ballast.h"
+
+/* The first harvest of a migration, before which nothing was sent. */
+#define FIRST 1
+
+#define PIECE_PAGES (BALLAST_PIECE_BYTES >> TARGET_PAGE_BITS)
+#define VCPU_TIMEOUT_MS 1000
+
+/* A block whose absent pages are known. */
+typedef struct Tracked {
+    RAMBlock *rb;
+    struct ballast_memory memory;
+    uint64_t pages;
+    unsigned long *left_out;
+} Tracked;
+
+/* Dirty pages of a hint, in a tracked block. */
+typedef struct Noted {
+    Tracked *t;
+    uint64_t first, nr;
+} Noted;
+
+/* A look at all blocks; belongs to the migration thread. */
+typedef struct Look {
+    struct ballast_generation gen;
+    struct ballast_runs runs;
+    uint64_t left_out_pages;
+} Look;
+
+static struct {
+    /* Hints lock. */
+    bool used;
+    bool any_left_out;
+    uint64_t looked;            /* generation */
+    uint64_t sent_at_begin;
+    GArray *noted;
+    uint64_t sent_at_note;
+    /* Made and freed under it, and not while the migration thread runs. */
+    GPtrArray *blocks;
+    QemuMutex count_lock;
+    BallastAbsent s;
+} absent;
+
+void ballast_absent_snapshot(BallastAbsent *out)
+{
+    QEMU_LOCK_GUARD(&absent.count_lock);
+    *out = absent.s;
+}
+
+/*
+ * What QEMU has sent, counted before it lets go of the dirty bitmap's lock.
+ * With multifd, which counts later, and RDMA this does not tell.
+ */
+static uint64_t pages_sent(void)
+{
+    return stat64_get(&mig_stats.normal_pages) +
+           stat64_get(&mig_stats.zero_pages) + xbzrle_counters.pages;
+}
+
+static bool sending_shows(void)
+{
+    return !migrate_multifd() && !migrate_rdma();
+}
+
+/* Blocks -------------------------------------------------------------- */
+
+/*
+ * Memory of a backend only: what a device makes for itself may be filled
+ * by that device on the destination.
+ */
+static bool is_guest_ram(RAMBlock *rb)
+{
+    MemoryRegion *mr = rb->mr;
+
+    return object_dynamic_cast(memory_region_owner(mr),
+                               TYPE_MEMORY_BACKEND) &&
+           memory_region_is_ram(mr) && !memory_region_is_rom(mr) &&
+           !mr->rom_device && !memory_region_is_ram_device(mr) &&
+           rb->guest_memfd < 0 &&
+           !(rb->flags & (RAM_PREALLOC | RAM_PROTECTED | RAM_PMEM));
+}
+
+static void track(RAMBlock *rb)
+{
+    struct ballast_memory m = {
+        .start = (char *)rb->host, .bytes = rb->used_length, .fd = rb->fd,
+        .fd_offset_bytes = rb->fd_offset,
+        .page_bytes = qemu_real_host_page_size(),
+    };
+    Tracked *t;
+
+    ballast_memory_kind(&m, qemu_ram_is_shared(rb));
+    if (m.kind == BALLAST_MAP_UNKNOWN) {
+        QEMU_LOCK_GUARD(&absent.count_lock);
+        absent.s.unknown_bytes += m.bytes;
+        return;
+    }
+    t = g_new0(Tracked, 1);
+    t->rb = rb;
+    t->memory = m;
+    t->pages = m.bytes >> TARGET_PAGE_BITS;
+    t->left_out = bitmap_new(t->pages);
+    g_ptr_array_add(absent.blocks, t);
+}
+
+static void tracked_free(gpointer opaque)
+{
+    Tracked *t = opaque;
+
+    g_free(t->left_out);
+    g_free(t);
+}
+
+/* A block may be unplugged, or grow, between two pieces.  RCU read side. */
+static bool still_there(const Tracked *t)
+{
+    RAMBlock *rb;
+
+    QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
+        if (rb == t->rb) {
+            return ballast_block_migrates(rb) &&
+                   rb->used_length == t->memory.bytes;
+        }
+    }
+    return false;
+}
+
+/* Following the generations; hints lock ------------------------------- */
+
+static BallastAbsentUse use_in_this_migration(void)
+{
+    return !migration_thread_is_self() ? BALLAST_ABSENT_SNAPSHOT :
+           migrate_colo() ? BALLAST_ABSENT_COLO :
+           migrate_postcopy_ram() ? BALLAST_ABSENT_POSTCOPY :
+           BALLAST_ABSENT_USED;
+}
+
+void ballast_absent_end(void)
+{
+    absent.used = false;
+    g_ptr_array_set_size(absent.blocks, 0);
+    g_array_set_size(absent.noted, 0);
+}
+
+static void start(void)
+{
+    BallastAbsentUse use = use_in_this_migration();
+    RAMBlock *rb;
+
+    ballast_absent_end();
+    absent.used = use == BALLAST_ABSENT_USED;
+    absent.any_left_out = false;
+    absent.looked = 0;
+    WITH_QEMU_LOCK_GUARD(&absent.count_lock) {
+        absent.s = (BallastAbsent) { .use = use };
+    }
+    if (!absent.used) {
+        return;
+    }
+    RCU_READ_LOCK_GUARD();
+    QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
+        if (ballast_block_migrates(rb) && is_guest_ram(rb)) {
+            track(rb);
+        }
+    }
+}
+
+static void forget(void)
+{
+    guint i;
+
+    for (i = 0; absent.any_left_out && i < absent.blocks->len; i++) {
+        Tracked *t = g_ptr_array_index(absent.blocks, i);
+
+        bitmap_zero(t->left_out, t->pages);
+    }
+    if (absent.any_left_out) {
+        trace_ballast_absent_forget(absent.looked);
+    }
+    absent.any_left_out = false;
+}
+
+void ballast_absent_harvest(void)
+{
+    /* Pages that it finds may be sent before they are looked at. */
+    if (!migration_thread_is_self()) {
+        forget();
+    }
+}
+
+void ballast_absent_begin(uint64_t number)
+{
+    if (number == FIRST) {
+        start();
+    }
+    absent.sent_at_begin = pages_sent();
+}
+
+/* Hints: left out, if they were not sent before; hints lock ------------ */
+
+/*
+ * The migration thread cannot begin to send while the hints lock is held,
+ * except if it was about to: then the count of pages tells.  Dropping the
+ * first page waits until it has ended what it is doing now.
+ */
+void ballast_absent_hints_begin(void *addr, uint64_t number)
+{
+    g_array_set_size(absent.noted, 0);
+    if (absent.used && number == FIRST && sending_shows()) {
+        qemu_guest_free_page_hint(addr, TARGET_PAGE_SIZE);
+        absent.sent_at_note = pages_sent();
+    }
+}
+
+static Tracked *find_tracked(RAMBlock *rb)
+{
+    guint i;
+
+    for (i = 0; i < absent.blocks->len; i++) {
+        Tracked *t = g_ptr_array_index(absent.blocks, i);
+
+        if (t->rb == rb) {
+            return t;
+        }
+    }
+    return NULL;
+}
+
+/* Call @fn for each run of dirty pages in a range. */
+static void each_dirty(Tracked *t, uint64_t first, uint64_t nr,
+                       void (*fn)(Tracked *t, uint64_t first, uint64_t nr,
+                                  void *opaque), void *opaque)
+{
+    uint64_t end = first + nr, page, next;
+
+    for (page = find_next_bit(t->rb->bmap, end, first); page < end;
+         page = find_next_bit(t->rb->bmap, end, next)) {
+        next = find_next_zero_bit(t->rb->bmap, end, page);
+        fn(t, page, next - page, opaque);
+    }
+}
+
+static void note(Tracked *t, uint64_t first, uint64_t nr, void *opaque)
+{
+    Noted noted = { t, first, nr };
+
+    g_array_append_val(absent.noted, noted);
+}
+
+void ballast_absent_hint(void *addr, size_t bytes, uint64_t number)
+{
+    ram_addr_t offset;
+    RAMBlock *rb;
+    Tracked *t;
+
+    if (!absent.used || number != FIRST || !sending_shows()) {
+        return;
+    }
+    rb = qemu_ram_block_from_host(addr, false, &offset);
+    t = rb ? find_tracked(rb) : NULL;
+    if (t && offset + bytes <= t->memory.bytes) {
+        each_dirty(t, offset >> TARGET_PAGE_BITS, bytes >> TARGET_PAGE_BITS,
+                   note, NULL);
+    }
+}
+
+void ballast_absent_hints_end(void)
+{
+    guint i;
+
+    if (!absent.noted->len || pages_sent() != absent.sent_at_note) {
+        return;
+    }
+    for (i = 0; i < absent.noted->len; i++) {
+        Noted *n = &g_array_index(absent.noted, Noted, i);
+
+        bitmap_set(n->t->left_out, n->first, n->nr);
+    }
+    absent.any_left_out = true;
+}
+
+/* Looking; migration thread ------------------------------------------- */
+
+static void count_piece(uint64_t ns)
+{
+    QEMU_LOCK_GUARD(&absent.count_lock);
+    absent.s.pieces++;
+    absent.s.scan_ns += ns;
+    absent.s.max_piece_ns = MAX(absent.s.max_piece_ns, ns);
+}
+
+static bool same_generation(const Look *look, struct ballast_generation now)
+{
+    return now.open && now.number == look->gen.number;
+}
+
+static void leave_out_run(Tracked *t, uint64_t first, uint64_t nr,
+                          void *opaque)
+{
+    Look *look = opaque;
+
+    bitmap_set(t->left_out, first, nr);
+    look->left_out_pages += nr;
+    absent.any_left_out = true;
+}
+
+/* Generation held. */
+static void leave_out(Look *look, Tracked *t, uint64_t first, uint64_t nr)
+{
+    each_dirty(t, first, nr, leave_out_run, look);
+    qemu_guest_free_page_hint(t->rb->host + (first << TARGET_PAGE_BITS),
+                              nr << TARGET_PAGE_BITS);
+}
+
+/* Absent pages of a part of a block; false if that is not known. */
+static bool find_absent(Look *look, Tracked *t, uint64_t first, uint64_t nr)
+{
+    bool known = ballast_absent_runs(&t->memory, first << TARGET_PAGE_BITS,
+                                     nr << TARGET_PAGE_BITS, &look->runs);
+
+    if (!known) {
+        QEMU_LOCK_GUARD(&absent.count_lock);
+        absent.s.unknown_bytes += nr << TARGET_PAGE_BITS;
+    }
+    return known;
+}
+
+static void run_pages(const struct ballast_run *run, uint64_t *first,
+                      uint64_t *end)
+{
+    *first = DIV_ROUND_UP(run->offset_bytes, TARGET_PAGE_SIZE);
+    *end = (run->offset_bytes + run->bytes) >> TARGET_PAGE_BITS;
+}
+
+/* Round 1.  False: the generation is over. */
+static bool look_for_absent(Look *look, Tracked *t, uint64_t first,
+                            uint64_t nr)
+{
+    uint64_t begin, end;
+    bool ok;
+    size_t i;
+
+    find_absent(look, t, first, nr);
+    ok = same_generation(look, ballast_generation_hold());
+    for (i = 0; ok && i < look->runs.nr; i++) {
+        run_pages(&look->runs.run[i], &begin, &end);
+        if (begin < end) {
+            leave_out(look, t, begin, end - begin);
+        }
+    }
+    ballast_generation_release();
+    return ok;
+}
+
+static bool is_zero(const Tracked *t, uint64_t page)
+{
+    return buffer_is_zero(t->rb->host + (page << TARGET_PAGE_BITS),
+                          TARGET_PAGE_SIZE);
+}
+
+/* Of the pages in @todo (numbered from @first), which read as zero? */
+static void find_zeros(Look *look, Tracked *t, uint64_t first, uint64_t nr,
+                       unsigned long *todo, unsigned long *zero)
+{
+    uint64_t begin, end, page;
+    size_t i;
+
+    /* Reading an absent page would populate it. */
+    if (!find_absent(look, t, first, nr)) {
+        return;
+    }
+    for (i = 0; i < look->runs.nr; i++) {
+        run_pages(&look->runs.run[i], &begin, &end);
+        if (begin < end) {
+            bitmap_set(zero, begin - first, end - begin);
+        }
+    }
+    for (page = find_first_bit(todo, nr); page < nr;
+         page = find_next_bit(todo, nr, page + 1)) {
+        if (!test_bit(page, zero) && is_zero(t, first + page)) {
+            set_bit(page, zero);
+        }
+    }
+}
+
+/* Dirty pages that were left out so far. */
+static bool find_todo(const Tracked *t, uint64_t first, uint64_t nr,
+                      unsigned long *todo)
+{
+    uint64_t page;
+
+    for (page = find_next_bit(t->left_out, first + nr, first);
+         page < first + nr;
+         page = find_next_bit(t->left_out, first + nr, page + 1)) {
+        if (test_bit(page, t->rb->bmap)) {
+            set_bit(page - first, todo);
+        }
+    }
+    return !bitmap_empty(todo, nr);
+}
+
+/* Later rounds: zero is left out again, the rest will be sent. */
+static bool look_for_zeros(Look *look, Tracked *t, uint64_t first,
+                           uint64_t nr)
+{
+    g_autofree unsigned long *todo = bitmap_new(nr);
+    g_autofree unsigned long *zero = bitmap_new(nr);
+    uint64_t page, next;
+    bool ok;
+
+    if (!find_todo(t, first, nr, todo)) {
+        return true;
+    }
+    find_zeros(look, t, first, nr, todo, zero);
+    ok = same_generation(look, ballast_generation_hold());
+    for (page = find_first_bit(todo, nr); ok && page < nr;
+         page = find_next_bit(todo, nr, next)) {
+        next = find_next_zero_bit(todo, nr, page);
+        if (test_bit(page, zero)) {
+            next = MIN(next, find_next_zero_bit(zero, nr, page));
+            leave_out(look, t, first + page, next - page);
+        } else {
+            next = MIN(next, find_next_bit(zero, nr, page));
+            bitmap_clear(t->left_out, first + page, next - page);
+        }
+    }
+    ballast_generation_release();
+    return ok;
+}
+
+static bool look_at_block(Look *look, Tracked *t)
+{
+    uint64_t piece = t->memory.kind == BALLAST_MAP_HUGETLB ?
+                     t->pages : PIECE_PAGES;
+    uint64_t first, nr;
+    int64_t began;
+    bool ok;
+
+    for (first = 0; first < t->pages; first += nr) {
+        RCU_READ_LOCK_GUARD();
+
+        nr = MIN(piece, t->pages - first);
+        if (!still_there(t)) {
+            return true;
+        }
+        began = get_clock();
+        ok = look->gen.number == FIRST ?
+             look_for_absent(look, t, first, nr) :
+             look_for_zeros(look, t, first, nr);
+        count_piece(get_clock() - began);
+        if (!ok || !migration_is_running()) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool look_at_all(Look *look)
+{
+    guint i;
+
+    for (i = 0; i < absent.blocks->len; i++) {
+        if (!look_at_block(look, g_ptr_array_index(absent.blocks, i))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Preparing ----------------------------------------------------------- */
+
+typedef struct Barrier {
+    QemuSemaphore passed;
+    int refs;
+} Barrier;
+
+static void barrier_unref(Barrier *b)
+{
+    if (qatomic_fetch_dec(&b->refs) == 1) {
+        qemu_sem_destroy(&b->passed);
+        g_free(b);
+    }
+}
+
+static void pass(CPUState *cpu, run_on_cpu_data data)
+{
+    Barrier *b = data.host_ptr;
+
+    qemu_sem_post(&b->passed);
+    barrier_unref(b);
+}
+
+/*
+ * Under TCG a store may have looked up its TLB entry before that was reset,
+ * and write after it: wait until each vCPU has left the code that it is in.
+ */
+static bool stores_are_done(void)
+{
+    Barrier *b = g_new0(Barrier, 1);
+    int waits = 0;
+    bool ok = true;
+    CPUState *cpu;
+
+    qemu_sem_init(&b->passed, 0);
+    b->refs = 1;
+    WITH_RCU_READ_LOCK_GUARD() {
+        CPU_FOREACH(cpu) {
+            qatomic_inc(&b->refs);
+            async_run_on_cpu(cpu, pass, RUN_ON_CPU_HOST_PTR(b));
+            waits++;
+        }
+    }
+    while (ok && waits--) {
+        ok = qemu_sem_timedwait(&b->passed, VCPU_TIMEOUT_MS) == 0;
+    }
+    barrier_unref(b);
+    return ok;
+}
+
+static bool arm(const Look *look)
+{
+    int64_t began = get_clock();
+    bool ok = true;
+
+    if (!look->gen.armed) {
+        ballast_arm();
+    }
+    if (tcg_enabled()) {
+        ok = stores_are_done();
+    }
+    QEMU_LOCK_GUARD(&absent.count_lock);
+    absent.s.arm_ns += get_clock() - began;
+    return ok;
+}
+
+/* Is there something to look at, for the first time in this generation? */
+static bool take_turn(Look *look)
+{
+    bool mine;
+
+    look->gen = ballast_generation_hold();
+    mine = absent.used && look->gen.open && look->gen.number != absent.looked;
+    if (mine) {
+        if (look->gen.number != absent.looked + 1 ||
+            (sending_shows() && pages_sent() != absent.sent_at_begin)) {
+            forget();
+        }
+        absent.looked = look->gen.number;
+        mine = absent.blocks->len &&
+               (look->gen.number == FIRST || absent.any_left_out);
+    }
+    ballast_generation_release();
+    return mine;
+}
+
+static void finish(Look *look, bool whole)
+{
+    if (!whole) {
+        ballast_generation_hold();
+        forget();
+        ballast_generation_release();
+    }
+    free(look->runs.run);
+    WITH_QEMU_LOCK_GUARD(&absent.count_lock) {
+        absent.s.scans++;
+        if (look->gen.number == FIRST) {
+            absent.s.skipped_pages += look->left_out_pages;
+        } else {
+            absent.s.zero_pages += look->left_out_pages;
+        }
+        trace_ballast_absent(look->gen.number, look->left_out_pages,
+                             absent.s.unknown_bytes, absent.s.pieces,
+                             absent.s.scan_ns);
+    }
+}
+
+static void about_to_send(void *opaque, uint64_t *must_precopy,
+                          uint64_t *can_postcopy)
+{
+    Look look = {};
+
+    if (migration_thread_is_self() && take_turn(&look)) {
+        finish(&look, arm(&look) && look_at_all(&look));
+    }
+}
+
+void ballast_absent_install(void)
+{
+    static const SaveVMHandlers hooks = {
+        .state_pending_estimate = about_to_send,
+        .state_pending_exact = about_to_send,
+    };
+
+    qemu_mutex_init(&absent.count_lock);
+    absent.blocks = g_ptr_array_new_with_free_func(tracked_free);
+    absent.noted = g_array_new(false, false, sizeof(Noted));
+    register_savevm_live("ballast-absent", 0, 1, &hooks, NULL);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What hints are not used with.
+ *
+ *   postcopy-ram         a page left out would be asked for on the other side,
+ *                        and never come
+ *   background-snapshot  pages are saved as they were: there is no harvest
+ *   x-colo               both sides run on: what differs there is compared
+ *   x-ignore-shared      ignored blocks have no dirty bitmap: our device skips
+ *   cpr-transfer         hints about them; QEMU's would crash
+ *
+ * A device asks for hints in its precopy notifier.  It is put behind a guard
+ * that keeps harvests from it while something is in the way; the end of the
+ * migration passes, so that the guest is told to go on in any case.
+ */
+#include "qemu/osdep.h"
+#include "exec/ramblock.h"
+#include "hw/virtio/ballast/balloon.h"
+#include "migration/ballast/obstacle.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "qapi/util.h"
+#include "qemu/rcu_queue.h"
+#include "trace-migration_ballast.h"
+
+static bool is_ignored(RAMBlock *rb)
+{
+    return qemu_ram_is_migratable(rb) && migrate_ram_is_ignored(rb);
+}
+
+strList *ballast_ignored_blocks(void)
+{
+    strList *names = NULL, **tail = &names;
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
+        if (is_ignored(rb)) {
+            QAPI_LIST_APPEND(tail, g_strdup(rb->idstr));
+        }
+    }
+    return names;
+}
+
+static bool has_ignored_block(void)
+{
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
+        if (is_ignored(rb)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Each hint to one of our devices is judged: one block in the way is not. */
+static bool judges(VirtIOBalloon *s)
+{
+    return !s || object_dynamic_cast(OBJECT(s), TYPE_BALLAST_BALLOON);
+}
+
+bool ballast_hints_obstacle(VirtIOBalloon *s, FreePageHintObstacle *obstacle)
+{
+    if (migrate_postcopy_ram()) {
+        *obstacle = FREE_PAGE_HINT_OBSTACLE_POSTCOPY_RAM;
+    } else if (migrate_background_snapshot()) {
+        *obstacle = FREE_PAGE_HINT_OBSTACLE_BACKGROUND_SNAPSHOT;
+    } else if (migrate_colo()) {
+        *obstacle = FREE_PAGE_HINT_OBSTACLE_X_COLO;
+    } else if (judges(s) || !has_ignored_block()) {
+        return false;
+    } else if (migrate_ignore_shared()) {
+        *obstacle = FREE_PAGE_HINT_OBSTACLE_X_IGNORE_SHARED;
+    } else {
+        *obstacle = FREE_PAGE_HINT_OBSTACLE_CPR_TRANSFER;
+    }
+    return true;
+}
+
+/* The guard ----------------------------------------------------------- */
+
+/* The same function in every device. */
+static int (*device_notify)(NotifierWithReturn *n, void *data, Error **errp);
+
+static int guarded_notify(NotifierWithReturn *n, void *data, Error **errp)
+{
+    VirtIOBalloon *s = container_of(n, VirtIOBalloon, free_page_hint_notify);
+    PrecopyNotifyData *event = data;
+    FreePageHintObstacle obstacle;
+
+    if (event->reason != PRECOPY_NOTIFY_CLEANUP &&
+        ballast_hints_obstacle(s, &obstacle)) {
+        trace_ballast_hints_disabled(FreePageHintObstacle_str(obstacle));
+        return 0;
+    }
+    return device_notify(n, data, errp);
+}
+
+static int guard(Object *obj, void *opaque)
+{
+    VirtIOBalloon *s;
+
+    if (object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON)) {
+        s = VIRTIO_BALLOON(obj);
+        if (s->free_page_hint_notify.notify != guarded_notify) {
+            device_notify = s->free_page_hint_notify.notify;
+            s->free_page_hint_notify.notify = guarded_notify;
+        }
+    }
+    return 0;
+}
+
+void ballast_guard_balloons(void)
+{
+    object_child_foreach_recursive(object_get_root(), guard, NULL);
+}
