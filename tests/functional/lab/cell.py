@@ -268,7 +268,8 @@ def _statistics(source: VM) -> Row:
         hints = source.qmp('query-free-page-hints')
         row['hints'] = hints
         row.update({f'hints_{name}': hints['migration'][name] for name in ('applied', 'late')},
-                   hints_bytes=hints['migration']['applied-bytes'])
+                   hints_bytes=hints['migration']['applied-bytes'],
+                   absent_pages=hints.get('absent', {}).get('skipped'))
     return row
 
 
