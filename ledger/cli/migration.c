@@ -174,8 +174,8 @@ static void print_rows(struct json_object *names, const char *const *order,
         }
     }
     json_object_object_foreach(names, name, value) {
-        (void)value;
-        if (!is_one_of(name, order) && !is_one_of(name, hidden)) {
+        if (!is_one_of(name, order) && !is_one_of(name, hidden) &&
+            !json_object_is_type(value, json_type_object)) {
             print_row(name, left, right);
         }
     }
@@ -200,6 +200,33 @@ static void print_verdicts(struct json_object *hints)
     }
 }
 
+/* A part of its own, like the pages that were absent. */
+static void print_part(const char *name, struct json_object *part)
+{
+    static const char *const order[] = {
+        "skipped", "skipped-bytes", "zero", "unknown-bytes", "scans",
+        "pieces", "scan-time-ns", "scan-max-ns", "arm-time-ns", NULL
+    };
+    static const char *const hidden[] = { "use", NULL };
+    const char *use = text_of(part, "use", NULL);
+
+    print_text(name);
+    printf(use ? ": " : ":");
+    print_text(use ? use : "");
+    putchar('\n');
+    print_rows(part, order, hidden, part, NULL);
+}
+
+static void print_parts(struct json_object *hints)
+{
+    json_object_object_foreach(hints, name, value) {
+        if (json_object_is_type(value, json_type_object) &&
+            strcmp(name, "migration") && strcmp(name, "total")) {
+            print_part(name, value);
+        }
+    }
+}
+
 static void print_device(struct json_object *hints, const char *otherwise)
 {
     static const char *const order[] = {
@@ -207,7 +234,7 @@ static void print_device(struct json_object *hints, const char *otherwise)
         "arm-time-ns", "arm-max-ns", "handler-runs", NULL
     };
     static const char *const hidden[] = {
-        "device", "state", "migration", "total", "devices", NULL
+        "device", "state", "devices", NULL
     };
 
     printf("hints: ");
@@ -217,6 +244,7 @@ static void print_device(struct json_object *hints, const char *otherwise)
     putchar('\n');
     print_rows(hints, order, hidden, hints, NULL);
     print_verdicts(hints);
+    print_parts(hints);
 }
 
 static void print_hints(const struct moment *m)

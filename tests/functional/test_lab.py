@@ -158,10 +158,11 @@ def _lab(*arguments: str) -> 'subprocess.CompletedProcess[str]':
 @tap.case('wrong options are refused in one line')
 def refusals() -> None:
     """Before anything is launched."""
-    for arguments in (['--guest', 'fred'], ['--qemu', '/none'], ['--kernel', '/none'], ['--only', 'x/y']):
+    for arguments in (['--guest', 'fred'], ['--qemu', '/none'], ['--kernel', '/none'], ['--only', 'x/y'],
+                      ['--out', '/proc/none'], ['--stock'], ['--survival', '5', '--guest', 'thp']):
         result = _lab(*arguments)
         tap.equal((result.returncode, len(result.stderr.strip().splitlines())), (2, 1), str(arguments))
-        assert arguments[1].split('/')[0] in result.stderr and 'Traceback' not in result.stderr, result.stderr
+        assert arguments[0].split('/')[0] in result.stderr and 'Traceback' not in result.stderr, result.stderr
     for arguments in (['--rounds', '0'], ['--memory', '1G'], ['--onl', 'x']):
         tap.equal(_lab(*arguments).returncode, 2, str(arguments))
 

@@ -122,10 +122,12 @@ def figures() -> None:
 def other_versions() -> None:
     """A newer plug-in, an older one, and one with several devices."""
     _need()
-    newer = {**HINTS, 'absent-bytes': 4096 * 5, 'cpu-time-ns': 1500000, 'big': (1 << 64) - 1}
+    absent = {'use': 'used', 'skipped-bytes': 8192, 'scan-time-ns': 500, 'new': 7}
+    newer = {**HINTS, 'absent': absent, 'absent-bytes': 4096 * 5, 'cpu-time-ns': 1500000, 'big': (1 << 64) - 1}
     with _server(_qemu({**STOCK, 'query-free-page-hints': newer})) as path:
         lines = _lines(_ballast(path).stdout)
-    for wanted in ('absent bytes 20 KiB (5 pages)', 'cpu time 1.500 ms', 'big 18446744073709551615'):
+    for wanted in ('absent bytes 20 KiB (5 pages)', 'cpu time 1.500 ms', 'big 18446744073709551615',
+                   'absent: used', 'skipped bytes 8.0 KiB (2 pages)', 'scan time 0.001 ms', 'new 7'):
         assert wanted.split() in lines, (wanted, lines)
     with _server(_qemu({**STOCK, 'query-free-page-hints': {'devices': [HINTS, {'device': 'b1'}]}})) as path:
         text = _ballast(path).stdout

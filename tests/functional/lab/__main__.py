@@ -187,6 +187,10 @@ def _interrupt(*_: object) -> NoReturn:
 
 def lab(given: argparse.Namespace) -> int:
     """Plan, check, run, report."""
+    if given.stock and not given.survival:
+        raise BadRequest('--stock goes with --survival only')
+    if given.survival and (given.mode or given.guest or given.transport or given.only or given.resume):
+        raise BadRequest('--survival has guests of its own: no filter goes with it, and no --resume')
     wanted = Wanted(given.mode, given.guest, given.transport, given.only, given.quick)
     plan = cells(wanted, given.rounds)
     if given.list:
@@ -199,7 +203,10 @@ def lab(given: argparse.Namespace) -> int:
     if given.survival:
         return survive(given, settings)
     store = Store(given.out)
-    store.begin(settings, given.resume, given.fresh)
+    try:
+        store.begin(settings, given.resume, given.fresh)
+    except OSError as error:
+        raise BadRequest(f'--out {given.out}: {error.strerror}') from error
     return conclude(store, settings, run(plan, settings, store))
 
 

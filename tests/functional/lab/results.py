@@ -44,6 +44,7 @@ COLUMNS = (
     Column('hints_applied', 'hints that dropped pages'),
     Column('hints_late', 'hints that came after their generation'),
     Column('hints_bytes', 'size of the applied hints'),
+    Column('absent_pages', 'pages left out because the host does not have them'),
     *(Column(f'{side}_{name}', f'{side}: {text}') for side in ('source', 'destination') for name, text in (
         ('cpu_ms', 'processor time, user and system, all threads'),
         ('vcpu_ms', 'of which the virtual processor'),

@@ -34,7 +34,8 @@ from .progress import Progress
 HOPS = 5                # of a chain, after its boot
 KEEP = 8                # MiB of files that stay
 CHAINS = 2              # side by side
-LAB = 'LAB_PIECE=1 /tmp/lab.sh'
+UNBIND_US = 150000      # into a migration of half a second or more
+LOAD = 'turn 4 16'      # MiB/s, MiB
 END = 120.0             # seconds a migration may take on a loaded machine
 
 
@@ -62,14 +63,18 @@ def _grow(guest: LinuxGuest) -> None:
 _DRIVER = '/sys/bus/virtio/drivers/virtio_balloon'
 
 
-def _unbind(guest: LinuxGuest) -> None:
-    """The driver goes, and takes every page back that it has hinted."""
-    guest.run(f'cd {_DRIVER}; for d in virtio*; do echo $d; done >/tmp/balloon; '
-              'read -r d </tmp/balloon; echo $d >unbind', END)
+def _unbind_soon(guest: LinuxGuest) -> None:
+    """The driver will go in a moment, and take every page back that it has hinted.
+
+    The guest does it by itself: an answer to a command could come out on the other side.
+    """
+    guest.run(f'cd {_DRIVER}; echo virtio* >/tmp/bound; rm -f /tmp/unbound')
+    guest.run(f'(usleep {UNBIND_US}; cat /tmp/bound >{_DRIVER}/unbind; : >/tmp/unbound) >/dev/null 2>&1 &')
 
 
 def _bind(guest: LinuxGuest) -> None:
-    guest.run(f'read -r d </tmp/balloon; echo $d >{_DRIVER}/bind')
+    guest.run('until [ -e /tmp/unbound ]; do usleep 20000; done', END)
+    guest.run(f'cat /tmp/bound >{_DRIVER}/bind')
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,16 @@ class Kind:
     title: str
     nodes: Sequence[int] = (256, 256)
     keep: int = KEEP
+    piece: int = 1          # MiB; the load looks at one after each hop
     bandwidth: int = 1 << 30
+    before: Callable[[LinuxGuest], None] = _nothing
     during: Callable[[LinuxGuest], None] = _nothing
     after: Callable[[LinuxGuest], None] = _nothing
+
+    @property
+    def lab(self) -> str:
+        """The command in the guest."""
+        return f'LAB_PIECE={self.piece} /tmp/lab.sh'
 
     @property
     def memory(self) -> int:
@@ -93,9 +105,9 @@ class Kind:
 KINDS = (
     Kind('two-nodes', 'two nodes of 256 MiB'),
     Kind('unequal', 'small nodes of unequal size', (320, 128, 64)),
-    Kind('full', 'memory nearly full', keep=320),
+    Kind('full', 'memory nearly full', keep=320, piece=4),
     Kind('balloon', 'a balloon that moves', bandwidth=256 * MIB, during=_shrink, after=_grow),
-    Kind('unbind', 'a driver unbound mid-way', bandwidth=256 * MIB, during=_unbind, after=_bind),
+    Kind('unbind', 'a driver unbound mid-way', bandwidth=256 * MIB, before=_unbind_soon, after=_bind),
 )
 
 
@@ -133,14 +145,14 @@ def _guest(kind: Kind, mode: Mode, settings: Settings, *extra: str) -> LinuxGues
 def _boot(kind: Kind, mode: Mode, settings: Settings, stack: ExitStack) -> LinuxGuest:
     guest = stack.enter_context(_guest(kind, mode, settings)).start()
     install(guest)
-    guest.run(f'{LAB} prepare {kind.keep} 0')
+    guest.run(f'{kind.lab} prepare {kind.keep} 0')
     guest.run('until [ -e /tmp/lab/ready ]; do usleep 20000; done', END)
-    guest.run(f'{LAB} start turn 8 16', END)
+    guest.run(f'{kind.lab} start {LOAD}', END)
     return guest
 
 
 def _pieces(guest: LinuxGuest) -> int:
-    count, wrong = guest.run(f'{LAB} count', ANSWER).split()
+    count, wrong = guest.run('/tmp/lab.sh count', ANSWER).split()
     if wrong != '0':
         raise Lost(f'the load met {wrong} wrong pieces')
     return int(count)
@@ -155,8 +167,8 @@ def _alive(guest: LinuxGuest, before: int) -> None:
 
 def _final(guest: LinuxGuest, sums: Sequence[str]) -> None:
     """Everything the guest has is right."""
-    wrong = wrong_files(guest.run(f'{LAB} kept', END), sums)
-    pieces, bad = guest.run(f'{LAB} stop', END).split()
+    wrong = wrong_files(guest.run('/tmp/lab.sh kept', END), sums)
+    pieces, bad = guest.run('/tmp/lab.sh stop', END).split()
     guest.check_alive()
     if wrong or bad != '0':
         raise Lost(f'{len(wrong)} of the kept pieces and {bad} of {pieces} of the load differ')
@@ -164,12 +176,9 @@ def _final(guest: LinuxGuest, sums: Sequence[str]) -> None:
 
 def _migrate(kind: Kind, source: LinuxGuest, destination: LinuxGuest) -> int:
     parameters: dict[str, Number] = {'max-bandwidth': kind.bandwidth, 'downtime-limit': 300}
+    kind.before(source)
     start_migration(source.vm, destination.vm, parameters=parameters)
-    try:
-        kind.during(source)
-    except TimeoutError:        # the answer came out on the other side: it will be asked there
-        if source.vm.migration().get('status') != 'completed':
-            raise
+    kind.during(source)
     return int(wait_migration(source.vm, destination.vm, END)['total-time'])
 
 
@@ -184,7 +193,7 @@ class Chain:
         """So many hops, or fewer if the guest dies."""
         with ExitStack() as stack:
             guest = _boot(self.kind, self.mode, self.settings, stack)
-            sums = guest.run(f'{LAB} sums').split()
+            sums = guest.run(f'{self.kind.lab} sums').split()
             for hop in range(1, count + 1):
                 last = sums if hop == count else None
                 following = self._hop(guest, hop, last, stack)
@@ -216,6 +225,17 @@ class Chain:
         return destination if status == 'ok' else None
 
 
+def _own_loop() -> None:
+    """QEMU's library wants one per thread."""
+    asyncio.set_event_loop(asyncio.new_event_loop())
+
+
+def side_by_side(chains: Sequence[Chain], hops: int) -> List[Hop]:
+    """A few guests at a time, each migrated so often."""
+    with ThreadPoolExecutor(CHAINS, initializer=_own_loop) as pool:
+        return [hop for done in pool.map(lambda chain: chain.run(hops), chains) for hop in done]
+
+
 class Survey:
     """Chains of a kind side by side, until there have been so many migrations; the dead are replaced."""
 
@@ -238,7 +258,6 @@ class Survey:
         return done
 
     def _worker(self, tell: Callable[[Hop], None]) -> None:
-        asyncio.set_event_loop(asyncio.new_event_loop())    # QEMU's library wants one per thread
         while True:
             count = self._take()
             if not count:
@@ -254,7 +273,7 @@ class Survey:
         def heard(hop: Hop) -> None:
             hops.append(hop)
             tell(hop)
-        with ThreadPoolExecutor(CHAINS) as pool:
+        with ThreadPoolExecutor(CHAINS, initializer=_own_loop) as pool:
             try:
                 for future in as_completed([pool.submit(self._worker, heard) for _ in range(CHAINS)]):
                     future.result()
