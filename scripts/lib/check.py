@@ -487,9 +487,10 @@ class Checker:
         log = self.log(name)
         start = time.monotonic()
         tap = Tap(self.report, name)
-        code = run([path], log, PROGRAM_TIMEOUT, env, tap.line)
+        limit = PROGRAM_TIMEOUT * (2 if self.args.full else 1)
+        code = run([path], log, limit, env, tap.line)
         if code is None:
-            trouble = f'time-out after {PROGRAM_TIMEOUT} s'
+            trouble = f'time-out after {limit} s'
         else:
             trouble = tap.trouble(exit_text(code))
         if trouble:
