@@ -341,7 +341,7 @@ class Episode:
         kind = self.dice.randrange(9)
         if kind == 0:
             self.vm.qmp('stop')
-            self.vm.qmp('cont')
+            self.cont()
             self.history.append('cont')
             if self.vm.migration().get('status') in ('device', 'completed'):
                 self.give_up()
@@ -405,7 +405,7 @@ class Episode:
     def _begin(self) -> None:
         self.vm.set_capabilities({'events': True})
         if self.vm.qmp('query-status')['status'] != 'running':
-            self.vm.qmp('cont')
+            self.cont()
         self.give_up()
         with contextlib.suppress(RuntimeError):
             self.ledger.release('neighbour')
@@ -433,7 +433,18 @@ class Episode:
             self._go_over()
         else:
             self.give_up()
-            self.vm.qmp('cont')
+            self.cont()
+
+    def cont(self) -> None:
+        """The guest goes on; not between the last byte of a migration and its end."""
+        def done() -> bool:
+            try:
+                self.vm.qmp('cont')
+            except ExecuteError as error:
+                assert 'not finalized' in str(error), error
+                return False
+            return True
+        wait_until(done, 'cont', 20)
 
     def give_up(self) -> None:
         """The guest goes on here: what is there is no longer compared."""
@@ -464,7 +475,7 @@ class Episode:
         assert 'load of migration failed' in said, f'the destination ended: {said[-2000:]}'
         self.counts['refused'] = self.counts.get('refused', 0) + 1
         self.give_up()
-        self.vm.qmp('cont')
+        self.cont()
 
     @staticmethod
     def _canaries(vm: VM) -> bytes:
@@ -474,7 +485,7 @@ class Episode:
         assert self.dst
         self.vm.shutdown(hard=True)
         self.vm, self.dst = self.dst, None
-        self.vm.qmp('cont')
+        self.cont()
         self.pci = self.pci.on(self.vm.qtest)       # type: ignore[assignment]
         self.box = mailbox.Mailbox(self.vm.qtest)
 
@@ -504,7 +515,7 @@ class Episode:
             self.ledger.release('neighbour')
         self.pci.set_status(0)
         if self.vm.qmp('query-status')['status'] != 'running':
-            self.vm.qmp('cont')
+            self.cont()
         name = self.vm._name                        # pylint: disable=protected-access
         wait_until(lambda: self.ledger.claimed(name) == self.layout.size, 'the whole claim', 20)
         if not self.torn:
