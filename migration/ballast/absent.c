@@ -577,6 +577,23 @@ static bool arm(const Look *look)
     return ok;
 }
 
+/* Is a page dirty that was left out so far?  Generation held. */
+static bool any_to_do(void)
+{
+    guint i;
+
+    RCU_READ_LOCK_GUARD();
+    for (i = 0; absent.any_left_out && i < absent.blocks->len; i++) {
+        Tracked *t = g_ptr_array_index(absent.blocks, i);
+
+        if (still_there(t) &&
+            bitmap_intersects(t->left_out, t->rb->bmap, t->pages)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Is there something to look at, for the first time in this generation? */
 static bool take_turn(Look *look)
 {
@@ -590,8 +607,7 @@ static bool take_turn(Look *look)
             forget();
         }
         absent.looked = look->gen.number;
-        mine = absent.blocks->len &&
-               (look->gen.number == FIRST || absent.any_left_out);
+        mine = look->gen.number == FIRST ? absent.blocks->len : any_to_do();
     }
     ballast_generation_release();
     return mine;

@@ -1,0 +1,542 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Memory that the kernel does not have is neither read nor sent, and nothing that was ever written is lost.
+
+The firmware's vCPU writes the pages, real migrations carry them.  A migration that is *kept going* has a vCPU
+that dirties 16 MiB all the time, half a second's worth of sending, and a threshold of less than a page: it sends
+everything that is dirty, again and again, and ends only when the vCPU is stopped.  So "sent" means that two more
+harvests were seen.  While the vCPU does something else next to nothing is sent, so that no generation ends.
+"""
+
+import mmap
+import os
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
+
+# pylint: disable=wrong-import-position
+from ballast import host, mailbox, paths, tap, virtio                   # noqa: E402
+from ballast.vm import VM, start_migration, wait_migration, wait_until   # noqa: E402
+
+MIB = 1 << 20
+PAGE = virtio.PAGE
+MEMORY = 256 * MIB
+AREA = 64 * MIB                 # what a case works on; nothing else touches it
+BUSY, BUSY_BYTES = 16 * MIB, 16 * MIB     # what keeps a migration going
+FAST, STEADY, SLOW = 1 << 40, 32 * MIB, 1000
+DATA = 0x5eed5eed
+ACCELS = ('kvm', 'tcg')
+
+
+def memfd(size: int, extra: str = '') -> List[str]:
+    """RAM in a memfd."""
+    return ['-object', f'memory-backend-memfd,id=ram,size={size}{extra}', '-machine', 'memory-backend=ram']
+
+
+@dataclass
+class Pair:
+    """A migration's two ends, and the vCPU of the source."""
+
+    src: VM
+    dst: VM
+    box: mailbox.Mailbox
+    bandwidth: int = FAST
+
+    def absent(self) -> Dict[str, Any]:
+        """What query-free-page-hints says."""
+        return dict(self.src.qmp('query-free-page-hints')['absent'])
+
+    def ram(self) -> Dict[str, int]:
+        """What query-migrate says."""
+        return dict(self.src.migration().get('ram', {}))
+
+    def limit(self, bandwidth: int, threshold: int) -> None:
+        """How fast, and when it may end."""
+        self.src.qmp('migrate-set-parameters', {'max-bandwidth': bandwidth, 'downtime-limit': 1000,
+                                                'avail-switchover-bandwidth': threshold})
+
+    def start(self, bandwidth: int = STEADY) -> None:
+        """A migration that does not end by itself; a slow one has enough to send without a loop."""
+        self.bandwidth = bandwidth
+        self.limit(bandwidth, PAGE - 1)
+        self.src.qtest.do(f'memset {BUSY:#x} {BUSY_BYTES:#x} 0x5a')
+        self._loop()
+        start_migration(self.src, self.dst)
+        wait_until(lambda: self.ram().get('dirty-sync-count', 0) >= 1, 'the migration to begin')
+
+    def _loop(self) -> None:
+        # a vCPU that writes without pause can overflow the dirty ring of some kernels (seen with kvm-pvm)
+        if self.bandwidth > SLOW:
+            self.box.start_loop(BUSY, BUSY_BYTES)
+
+    def go_on(self) -> None:
+        """Not slow any more."""
+        self.bandwidth = STEADY
+        self._loop()
+        self.limit(self.bandwidth, PAGE - 1)
+
+    def send(self) -> None:
+        """Return when all that was dirty has been sent."""
+        before = self.ram()['dirty-sync-count']
+        wait_until(lambda: self.ram()['dirty-sync-count'] >= before + 2, 'two more harvests')
+
+    def finish(self) -> Dict[str, Any]:
+        """Let it end; the source's query-migrate."""
+        self.box.stop()
+        self.limit(FAST, 0)
+        return wait_migration(self.src, self.dst)
+
+    def migrate(self, capabilities: Optional[Mapping[str, bool]] = None) -> Dict[str, Any]:
+        """From beginning to end."""
+        self.limit(FAST, 0)
+        start_migration(self.src, self.dst, capabilities)
+        return wait_migration(self.src, self.dst)
+
+    def do(self, action: Callable[[], None]) -> None:
+        """Interrupt the vCPU's loop for a command."""
+        self.limit(SLOW, PAGE - 1)
+        self.box.stop()
+        action()
+        self._loop()
+        self.limit(self.bandwidth, PAGE - 1)
+
+    def differ(self, start: int = 4 * MIB, length: int = MEMORY - 4 * MIB) -> List[str]:
+        """Where the memory of the two ends differs (the firmware's own is left out)."""
+        content = []
+        for vm in (self.src, self.dst):
+            name = os.path.join(vm.temp_dir, 'memory')
+            vm.qmp('pmemsave', val=start, size=length, filename=name)
+            content.append(Path(name).read_bytes())
+        return [hex(start + at) for at in range(0, length, PAGE)
+                if content[0][at:at + PAGE] != content[1][at:at + PAGE]]
+
+    def check(self, *holds: int) -> None:
+        """Both ends are the same, and these pages of AREA hold DATA on the destination."""
+        wrong = self.differ()
+        assert not wrong, f'{len(wrong)} pages differ, first {wrong[:4]}'
+        for offset in holds:
+            tap.equal(self.dst.qtest.readl(AREA + offset), DATA, f'the page at AREA + {offset:#x}')
+
+
+@contextmanager
+def pair(accel: str, *extra: str, plugin: bool = True, balloon: str = '', memory: int = MEMORY) -> Iterator[Pair]:
+    """Two VMs, the source running its firmware."""
+    kind = mailbox.ACCELS[accel]
+    tap.need(not kind.missing(), kind.missing())
+    tap.need(paths.FIRMWARE.exists(), f'the firmware ({paths.FIRMWARE})')
+    tap.need(not plugin or paths.has_ballast(), f'the plug-in ({paths.PLUGIN})')
+    args = [*mailbox.microvm(f'{memory // MIB}M'), *kind.args, *extra]
+    if balloon:
+        args += ['-object', 'iothread,id=iot', '-device', f'{balloon},id=balloon0,iothread=iot']
+    with ExitStack() as stack:
+        src, dst = (stack.enter_context(VM([*args, *more], env=kind.env, plugin={} if plugin else None, name=name))
+                    for name, more in (('src', ()), ('dst', ('-incoming', 'defer'))))
+        dst.launch()
+        yield Pair(src, dst, mailbox.boot(src))
+
+
+def _blocks(vm: VM) -> int:
+    """Bytes that the memfds of a VM hold."""
+    fds = Path(f'/proc/{vm.get_pid()}/fd')
+    return sum(fd.stat().st_blocks * 512 for fd in fds.iterdir() if os.readlink(fd).startswith('/memfd:'))
+
+
+def _memfd_of(vm: VM) -> Path:
+    """The memfd with the VM's RAM, as another process can open it."""
+    found = [fd for fd in Path(f'/proc/{vm.get_pid()}/fd').iterdir()
+             if os.readlink(fd).startswith('/memfd:') and fd.stat().st_size >= 64 * MIB]
+    assert len(found) == 1, found
+    return found[0]
+
+
+# -- left out --------------------------------------------------------------
+
+def fresh(accel: str, *extra: str) -> None:
+    """A guest that has used little: little is looked at by QEMU, all of the rest is left out."""
+    with pair(accel, *extra) as both:
+        both.box.fill(AREA, MIB, DATA)
+        info = both.migrate()
+        absent = both.absent()
+        tap.note(str(absent))
+        both.check(0, MIB - PAGE)
+        tap.equal(absent['use'], 'used')
+        tap.equal(absent['unknown-bytes'], 0)
+        assert absent['skipped-bytes'] > 0.9 * MEMORY, absent
+        assert info['ram']['duplicate'] < 0.02 * MEMORY / PAGE, info['ram']
+
+
+def fresh_stock() -> None:
+    """Without the plug-in all of it is sent: else the cases above would prove nothing."""
+    with pair('tcg', plugin=False) as both:
+        info = both.migrate()
+        assert info['ram']['duplicate'] > 0.9 * MEMORY / PAGE, info['ram']
+
+
+def growth(plugin: bool) -> int:
+    """By how much a memfd grows on the source while it migrates."""
+    with pair('tcg', *memfd(MEMORY), plugin=plugin) as both:
+        both.box.fill(AREA, MIB, DATA)
+        before = _blocks(both.src)
+        both.migrate()
+        grown = _blocks(both.src) - before
+        tap.note(f'grown by {grown >> 10} KiB')
+        if plugin:
+            both.check(0)
+        return grown
+
+
+def memfd_growth() -> None:
+    """Reading a hole of a memfd allocates; nothing is read."""
+    assert growth(True) <= MEMORY // 100
+
+
+def memfd_growth_stock() -> None:
+    """Stock QEMU's grows: the case above can fail."""
+    assert growth(False) > MEMORY // 2
+
+
+def transport(capabilities: Mapping[str, bool]) -> None:
+    """The same over another transport."""
+    with pair('kvm' if not mailbox.ACCELS['kvm'].missing() else 'tcg') as both:
+        both.box.fill(AREA, MIB, DATA)
+        both.migrate(capabilities)
+        both.check(0, MIB - PAGE)
+        assert both.absent()['skipped-bytes'] > 0.9 * MEMORY
+
+
+def mapped_ram() -> None:
+    """To a file, and from there: pages that are not in the file are zero."""
+    with pair('tcg') as both, tempfile.TemporaryDirectory(prefix='ballast-') as directory:
+        both.box.fill(AREA, MIB, DATA)
+        uri = f'file:{directory}/ram'
+        for vm in (both.src, both.dst):
+            vm.set_capabilities({'events': True, 'mapped-ram': True})
+        both.limit(FAST, 0)
+        both.src.qmp('migrate', uri=uri)
+        wait_migration(both.src)
+        both.dst.qmp('migrate-incoming', uri=uri)
+        wait_migration(both.dst)
+        both.check(0, MIB - PAGE)
+        assert both.absent()['skipped-bytes'] > 0.9 * MEMORY
+
+
+def stopped_guest() -> None:
+    """A paused guest is saved without its absent pages, too."""
+    with pair('tcg') as both:
+        both.box.fill(AREA, MIB, DATA)
+        both.src.qmp('stop')
+        both.migrate()
+        both.check(0)
+        assert both.absent()['skipped-bytes'] > 0.9 * MEMORY
+
+
+# -- nothing is lost -------------------------------------------------------
+
+def written_after(accel: str, *extra: str) -> None:
+    """Absent when looked at, written in the same generation: arrives."""
+    with pair(accel, *extra) as both:
+        both.start(SLOW)
+        wait_until(lambda: both.absent()['scans'] >= 1, 'the scan')
+        tap.equal(both.ram()['dirty-sync-count'], 1, 'generation')
+        for offset in range(0, 4 * MIB, MIB):
+            both.do(lambda: both.box.write(AREA + offset, DATA))     # pylint: disable=cell-var-from-loop
+        tap.equal(both.ram()['dirty-sync-count'], 1, 'generation')
+        assert both.absent()['skipped-bytes'] > 0.9 * MEMORY
+        both.finish()
+        both.check(*range(0, 4 * MIB, MIB))
+
+
+def zeroed_again(accel: str) -> None:
+    """Absent, then written and sent, then zeroed: the zeros must be sent."""
+    with pair(accel) as both:
+        both.start()
+        both.send()
+        both.do(lambda: both.box.fill(AREA, MIB, DATA))
+        both.send()
+        both.do(lambda: both.box.fill(AREA, MIB, 0))
+        both.send()
+        both.finish()
+        both.check()
+        tap.equal(both.dst.qtest.readl(AREA), 0)
+
+
+def sent_then_zero(accel: str) -> None:
+    """Sent in round 1, then zeroed: never left out."""
+    with pair(accel) as both:
+        both.box.fill(AREA, MIB, DATA)
+        both.start()
+        both.send()
+        both.do(lambda: both.box.fill(AREA, MIB, 0))
+        both.send()
+        both.finish()
+        both.check()
+        tap.equal(both.dst.qtest.readl(AREA), 0)
+
+
+def zero_twice(accel: str, *extra: str) -> None:
+    """Absent, then written with zeros: dirty, but nothing to send; written with data later: sent."""
+    with pair(accel, *extra) as both:
+        both.start()
+        both.send()
+        duplicate = both.ram()['duplicate']
+        both.do(lambda: both.box.fill(AREA, 16 * MIB, 0))
+        both.send()
+        absent = both.absent()
+        tap.note(str(absent))
+        assert absent['zero'] >= 16 * MIB // PAGE, absent
+        assert both.ram()['duplicate'] - duplicate < MIB // PAGE, both.ram()
+        both.do(lambda: both.box.write(AREA + MIB, DATA))
+        both.send()
+        both.do(lambda: both.box.write(AREA + 2 * MIB, DATA))
+        both.finish()
+        both.check(MIB, 2 * MIB)
+
+
+def cancelled(accel: str) -> None:
+    """What one migration left out, the next one does not know: everything counts anew."""
+    with pair(accel) as both:
+        both.start()
+        both.do(lambda: both.box.fill(AREA, MIB, DATA))
+        both.send()
+        both.src.qmp('migrate_cancel')
+        wait_until(lambda: both.src.migration()['status'] == 'cancelled', 'the end of the first one')
+        both.dst.shutdown(hard=True)
+        both.box.stop()
+        both.box.fill(AREA + MIB, MIB, DATA)
+        with VM([*mailbox.microvm(f'{MEMORY // MIB}M'), *mailbox.ACCELS[accel].args, '-incoming', 'defer'],
+                plugin={}, name='second') as second:
+            second.launch()
+            again = replace(both, dst=second)
+            again.migrate()
+            again.check(0, MIB)
+            assert both.absent()['skipped-bytes'] > 0.9 * MEMORY
+
+
+# -- balloons --------------------------------------------------------------
+
+def _balloon(both: Pair, features: int) -> virtio.Balloon:
+    return virtio.Balloon(virtio.find_mmio(both.src.qtest), features)
+
+
+def dropped_when_sent(accel: str, *extra: str) -> None:
+    """Reported after it was sent, so discarded: zero on the other side, too."""
+    host.need_device()
+    with pair(accel, *extra, balloon='virtio-balloon-ledger-device,free-page-reporting=on') as both:
+        both.box.fill(AREA, MIB, DATA)
+        balloon = _balloon(both, virtio.REPORTING)
+        both.start()
+        both.send()
+        balloon.report([(AREA, MIB)])
+        tap.equal(both.src.qtest.readl(AREA), 0, 'the page on the source')
+        both.send()
+        both.finish()
+        tap.equal(both.dst.qtest.readl(AREA), 0, 'the page on the destination')
+        both.check()
+
+
+def ballooned_before(accel: str, device: str, *extra: str) -> None:
+    """In the balloon of any device: left out."""
+    with pair(accel, *extra, balloon=device) as both:
+        both.box.fill(AREA, 32 * MIB, DATA)
+        balloon = _balloon(both, virtio.MUST_TELL_HOST if 'ledger' in device else 0)
+        balloon.inflate([page // PAGE for page in range(AREA, AREA + 32 * MIB, PAGE)])
+        both.migrate()
+        both.check()
+        tap.note(str(both.absent()))
+        assert both.absent()['skipped-bytes'] > 0.9 * MEMORY, both.absent()
+
+
+def hinted(accel: str) -> None:
+    """Hinted before it was sent, zeroed, used again: only what was used again is sent."""
+    host.need_device()
+    with pair(accel, balloon='virtio-balloon-ledger-device,free-page-hint=on') as both:
+        both.box.fill(AREA, 32 * MIB, DATA)
+        balloon = _balloon(both, virtio.HINT)
+        both.start(SLOW)
+        balloon.hint_id(balloon.wait_cmd_id())
+        balloon.hint(AREA, 32 * MIB)
+        wait_until(lambda: host.verdicts(both.src)['applied'] == 1, 'the verdict')
+        both.do(lambda: both.box.fill(AREA, 32 * MIB, 0))
+        both.do(lambda: both.box.write(AREA + MIB, DATA))
+        tap.equal(both.ram()['dirty-sync-count'], 1, 'generation')
+        both.go_on()
+        both.send()
+        absent = both.absent()
+        tap.note(f'{absent}, {both.ram()["duplicate"]} zero pages sent')
+        both.finish()
+        both.check(MIB)
+        assert absent['zero'] >= 31 * MIB // PAGE, absent
+
+
+# -- other memory ----------------------------------------------------------
+
+def other_mapping() -> None:
+    """Another process has populated pages that QEMU's page tables do not have: they arrive."""
+    with pair('tcg', *memfd(MEMORY)) as both:
+        with open(_memfd_of(both.src), 'r+b') as file, mmap.mmap(file.fileno(), MEMORY) as theirs:
+            theirs[AREA:AREA + 4] = DATA.to_bytes(4, 'little')
+            theirs[AREA + MIB:AREA + MIB + 4] = DATA.to_bytes(4, 'little')
+            both.migrate()
+        both.check(0, MIB)
+        assert both.absent()['skipped-bytes'] > 0.9 * MEMORY
+
+
+def named_file(share: str) -> None:
+    """Memory of a file that has a name, or that is mapped privately, is sent whole and said to be unknown."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix='ballast-', dir='/dev/shm'))
+        # one file for both ends would be shared memory: the destination has other memory
+        backend = f'memory-backend-file,id=ram,size={MEMORY},share={share},mem-path={directory}'
+        kind = mailbox.ACCELS['tcg']
+        base = [*mailbox.microvm(f'{MEMORY // MIB}M'), *kind.args, '-machine', 'memory-backend=ram', '-object']
+        tap.need(paths.has_ballast() and paths.FIRMWARE.exists(), 'plug-in and firmware')
+        src, dst = (stack.enter_context(VM([*base, f'{backend}/{name}', *more], plugin={}, name=name))
+                    for name, more in (('src', ()), ('dst', ('-incoming', 'defer'))))
+        dst.launch()
+        both = Pair(src, dst, mailbox.boot(src))
+        dst.qtest.do(f'memset {AREA + MIB:#x} {MIB:#x} 0x77')      # what a file may hold from before
+        both.box.fill(AREA, MIB, DATA)
+        both.migrate()
+        both.check(0)
+        absent = both.absent()
+        tap.equal((absent['skipped'], absent['unknown-bytes']), (0, MEMORY), 'skipped, unknown')
+
+
+def hugetlb() -> None:
+    """Whole huge pages are left out; the source's memory does not grow."""
+    free = int(Path('/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages').read_text(encoding='ascii')) \
+        if Path('/sys/kernel/mm/hugepages/hugepages-2048kB').exists() else 0
+    tap.need(free >= 96, '96 free huge pages of 2 MiB (vm.nr_hugepages)')
+    size = 96 * MIB
+    with pair('tcg', *memfd(size, ',hugetlb=on'), memory=size) as both:
+        both.box.fill(AREA, MIB, DATA)
+        before = _blocks(both.src)
+        both.migrate()
+        tap.equal(_blocks(both.src) - before, 0, 'growth')
+        wrong = both.differ(length=size - 4 * MIB)
+        assert not wrong, wrong
+        tap.equal(both.dst.qtest.readl(AREA), DATA)
+        assert both.absent()['skipped-bytes'] > 0.8 * size, both.absent()
+
+
+def transparent_huge() -> None:
+    """A transparent huge page of which little is used is there as a whole; the rest is absent."""
+    with pair('tcg', '-object', f'memory-backend-ram,id=ram,size={MEMORY}', '-machine', 'memory-backend=ram',
+              '-machine', 'mem-merge=off') as both:
+        both.box.write(AREA, DATA)
+        both.migrate()
+        both.check(0)
+        assert both.absent()['skipped-bytes'] > 0.9 * MEMORY
+
+
+def plugged(kind: str) -> None:
+    """Memory that was plugged in while the guest ran, and a second block: looked at as the first."""
+    tap.need(paths.has_ballast() and paths.FIRMWARE.exists(), 'plug-in and firmware')
+    gate = mailbox.ACCELS[kind]
+    tap.need(not gate.missing(), gate.missing())
+    base = ['-M', 'pc', '-bios', str(paths.FIRMWARE), '-m', '128M,slots=2,maxmem=1G', *gate.args,
+            '-object', 'memory-backend-ram,id=m0,size=96M', '-numa', 'node,nodeid=0,memdev=m0',
+            '-object', 'memory-backend-ram,id=m1,size=32M', '-numa', 'node,nodeid=1,memdev=m1']
+    dimm = ['-object', 'memory-backend-ram,id=d0,size=128M', '-device', 'pc-dimm,id=dimm0,memdev=d0']
+    with VM(base, plugin={}, name='src') as src, \
+            VM([*base, *dimm, '-incoming', 'defer'], plugin={}, name='dst') as dst:
+        dst.launch()
+        both = Pair(src, dst, mailbox.boot(src))
+        src.qmp('object-add', {'qom-type': 'memory-backend-ram', 'id': 'd0', 'size': 128 * MIB})
+        src.qmp('device_add', {'driver': 'pc-dimm', 'id': 'dimm0', 'memdev': 'd0'})
+        where = src.qmp('query-memory-devices')[0]['data']['addr']
+        src.qtest.writel(where + 5 * MIB, DATA)
+        both.box.write(100 * MIB, DATA)
+        both.migrate()
+        tap.equal(dst.qtest.readl(where + 5 * MIB), DATA, 'the page in the DIMM')
+        tap.equal(dst.qtest.readl(100 * MIB), DATA, 'the page in the second block')
+        wrong = both.differ(length=124 * MIB) + both.differ(where, 128 * MIB)
+        assert not wrong, wrong
+        tap.note(str(both.absent()))
+        assert both.absent()['skipped-bytes'] > 240 * MIB, both.absent()
+
+
+# -- not used --------------------------------------------------------------
+
+def postcopy() -> None:
+    """With postcopy the destination may ask for any page: nothing is left out, and it says why."""
+    with pair('tcg') as both:
+        both.box.fill(AREA, MIB, DATA)
+        both.migrate({'postcopy-ram': True})
+        both.check(0)
+        tap.equal((both.absent()['use'], both.absent()['skipped']), ('postcopy', 0))
+
+
+def _job(vm: VM, name: str) -> None:
+    def concluded() -> Any:
+        return [job for job in vm.qmp('query-jobs') if job['id'] == name and job['status'] == 'concluded']
+    wait_until(concluded, f'the job {name}')
+    job = concluded()[0]
+    assert 'error' not in job, job
+    vm.qmp('job-dismiss', id=name)
+
+
+def snapshot() -> None:
+    """Loaded over memory in use: a page that was absent when it was taken must be zero again."""
+    with pair('tcg') as both, tempfile.TemporaryDirectory(prefix='ballast-') as directory:
+        src, path = both.src, f'{directory}/disk.qcow2'
+        src.qmp('blockdev-create', {'job-id': 'file', 'options': {'driver': 'file', 'filename': path, 'size': 0}})
+        _job(src, 'file')
+        src.qmp('blockdev-add', {'node-name': 'file0', 'driver': 'file', 'filename': path})
+        src.qmp('blockdev-create', {'job-id': 'format', 'options': {
+            'driver': 'qcow2', 'file': 'file0', 'size': MIB}})
+        _job(src, 'format')
+        src.qmp('blockdev-add', {'node-name': 'disk0', 'driver': 'qcow2', 'file': 'file0'})
+        both.box.fill(AREA, PAGE, DATA)
+        arguments = {'tag': 'one', 'vmstate': 'disk0', 'devices': ['disk0']}
+        src.qmp('snapshot-save', {'job-id': 'save', **arguments})
+        _job(src, 'save')
+        tap.equal((both.absent()['use'], both.absent()['skipped']), ('snapshot', 0))
+        both.box.fill(AREA + MIB, MIB, DATA)
+        src.qmp('snapshot-load', {'job-id': 'load', **arguments})
+        _job(src, 'load')
+        tap.equal(src.qtest.readl(AREA), DATA)
+        tap.equal(src.qtest.readl(AREA + MIB), 0, 'a page that was absent when the snapshot was taken')
+
+
+for _accel in ACCELS:
+    tap.add(f'fresh, {_accel}', fresh, _accel)
+    tap.add(f'fresh memfd, {_accel}', fresh, _accel, *memfd(MEMORY))
+    tap.add(f'zeroed again, {_accel}', zeroed_again, _accel)
+    tap.add(f'sent, then zero, {_accel}', sent_then_zero, _accel)
+    tap.add(f'zero twice, {_accel}', zero_twice, _accel)
+    tap.add(f'zero twice, memfd, {_accel}', zero_twice, _accel, *memfd(MEMORY))
+    tap.add(f'cancelled and retried, {_accel}', cancelled, _accel)
+    tap.add(f'dropped when sent, {_accel}', dropped_when_sent, _accel)
+    tap.add(f'dropped when sent, memfd, {_accel}', dropped_when_sent, _accel, *memfd(MEMORY))
+    tap.add(f'hinted, {_accel}', hinted, _accel)
+    tap.add(f'plugged memory, {_accel}', plugged, _accel)
+    for _device in ('virtio-balloon-device', 'virtio-balloon-ledger-device'):
+        tap.add(f'ballooned before, {_device}, {_accel}', ballooned_before, _accel, _device)
+for _accel in mailbox.ACCELS:
+    tap.add(f'written after the scan, {_accel}', written_after, _accel)
+tap.add('written after the scan, memfd, kvm', written_after, 'kvm', *memfd(MEMORY))
+tap.add('ballooned before, memfd', ballooned_before, 'tcg', 'virtio-balloon-device', *memfd(MEMORY))
+tap.add('memfd does not grow', memfd_growth)
+tap.add('populated by another process', other_mapping)
+tap.add('named file, shared', named_file, 'on')
+tap.add('named file, private', named_file, 'off')
+tap.add('hugetlb', hugetlb)
+tap.add('transparent huge pages', transparent_huge)
+tap.add('multifd', transport, {'multifd': True})
+tap.add('xbzrle', transport, {'xbzrle': True})
+tap.add('auto-converge', transport, {'auto-converge': True})
+tap.add('mapped-ram', mapped_ram)
+tap.add('a paused guest', stopped_guest)
+tap.add('not with postcopy', postcopy)
+tap.add('not with snapshots', snapshot)
+tap.add('control: stock QEMU sends a fresh guest whole', fresh_stock)
+tap.add("control: stock QEMU's memfd grows", memfd_growth_stock)
+
+if __name__ == '__main__':
+    tap.main()
