@@ -60,12 +60,25 @@ static int check_given(void)
     return LISTEN_FD;
 }
 
+/* A daemon of another ledger may be there by mistake: it stays. */
+static bool somebody_listens(const struct sockaddr_un *at)
+{
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool answered = fd < 0 ||
+                    connect(fd, (const struct sockaddr *)at, sizeof(*at)) == 0 ||
+                    errno != ECONNREFUSED;
+
+    close(fd);
+    return answered;
+}
+
 static int bind_own(int fd, const struct sockaddr_un *at)
 {
     struct stat st;
 
     /* Nobody else serves this ledger: what is left there is a dead one's. */
-    if (lstat(at->sun_path, &st) == 0 && S_ISSOCK(st.st_mode)) {
+    if (lstat(at->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+        !somebody_listens(at)) {
         unlink(at->sun_path);
     }
     if (bind(fd, (const struct sockaddr *)at, sizeof(*at)) ||
