@@ -60,12 +60,25 @@ static int check_given(void)
     return LISTEN_FD;
 }
 
+/* A daemon of another ledger may be there by mistake: it stays. */
+static bool somebody_listens(const struct sockaddr_un *at)
+{
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool answered = fd < 0 ||
+                    connect(fd, (const struct sockaddr *)at, sizeof(*at)) == 0 ||
+                    errno != ECONNREFUSED;
+
+    close(fd);
+    return answered;
+}
+
 static int bind_own(int fd, const struct sockaddr_un *at)
 {
     struct stat st;
 
     /* Nobody else serves this ledger: what is left there is a dead one's. */
-    if (lstat(at->sun_path, &st) == 0 && S_ISSOCK(st.st_mode)) {
+    if (lstat(at->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+        !somebody_listens(at)) {
         unlink(at->sun_path);
     }
     if (bind(fd, (const struct sockaddr *)at, sizeof(*at)) ||
@@ -218,9 +231,14 @@ static int drop_capabilities(void)
     struct __user_cap_header_struct header = {
         .version = _LINUX_CAPABILITY_VERSION_3,
     };
-    struct __user_cap_data_struct none[2] = { { 0 }, { 0 } };
+    struct __user_cap_data_struct none[2] = { { 0 }, { 0 } }, have[2];
 
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    /* A sandbox may forbid even to give up what one does not have. */
+    if (syscall(SYS_capget, &header, have) == 0 &&
+        memcmp(have, none, sizeof(none)) == 0) {
+        return 0;
+    }
     return syscall(SYS_capset, &header, none) ? -errno : 0;
 }
 

@@ -264,12 +264,27 @@ const char *new_ledger(const char *name, uint32_t nodes,
     return make_ledger(name, &config);
 }
 
+/* A test may make a ledger of the same name again. */
+static void forget_daemon(const char *path)
+{
+    int i = daemon_of(path);
+
+    if (i >= 0) {
+        kill(daemons[i].pid, SIGTERM);
+        waitpid(daemons[i].pid, NULL, 0);
+        ballast_ledger_close(daemons[i].file);
+        daemons[i] = daemons[--nr_daemons];
+        daemons[nr_daemons].file = NULL;
+    }
+}
+
 /* A path to open: of the file, or of a daemon's socket. */
 const char *make_ledger(const char *name, const struct ballast_config *config)
 {
     const char *path = temp_path(name);
     const char *file = over_daemon() ? file_behind(path) : path;
 
+    forget_daemon(path);
     unlink(path);
     unlink(file);
     if (ballast_ledger_create(file, config, 0, NULL)) {

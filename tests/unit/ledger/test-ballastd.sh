@@ -105,6 +105,10 @@ ok 'run' 0 '^slot=.*,cookie=.*,socket=/' "$ballast" run \
     --ledger "$dir/socket" --claim 1G -- sh -c 'echo "$BALLAST_CLAIM"'
 ok "a quota is the owner's too, if it is given one" 0 'may claim, 2 GiB' \
     sh -c '! "$@"' - "$ballast" run --ledger "$dir/socket" --claim 3G -- true
+"$ballast" init --ledger "$dir/second" --capacity 1G --admission static
+ok "a socket that another daemon listens to stays" 1 'Address already in use' \
+    "$ballastd" --ledger "$dir/second" --socket "$dir/socket"
+ok 'and is served' 0 '^s: standing' "$ballast" status --ledger "$dir/socket"
 ok 'a socket is no ledger to serve' 1 'is a socket' \
     "$ballastd" --ledger "$dir/socket" --socket "$dir/other"
 kill "$pid"

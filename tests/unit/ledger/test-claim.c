@@ -318,14 +318,14 @@ static void test_zero_always(void)
 
     CLAIM1(l, 0, GIB(4), NULL);
     REPORT1(l, 0, GIB(12));
-    slot_at(l, l->slot)->max_bytes = 4096;
+    slot_at(behind(l), l->slot)->max_bytes = 4096;
     OK(ballast_queue(o, &d, 1, 1000, &why) == -EINPROGRESS, "one waits");
-    slot_at(l, l->slot)->state = SLOT_DYING;
+    slot_at(behind(l), l->slot)->state = SLOT_DYING;
     OK(CLAIM1(l, 0, GIB(4), &why) == 0, "an equal claim");
     OK(ballast_claim(l, NULL, 0, &why) == 0 && CLAIM1(l, 1, 0, &why) == 0,
        "zero, above the maximum, on an overfull node, dying, with a queue");
     REPORT1(l, 0, 0);
-    slot_at(l, l->slot)->state = SLOT_LIVE;
+    slot_at(behind(l), l->slot)->state = SLOT_LIVE;
     OK(ballast_queue_poll(o, &why) == 0, "what it gave back is there");
     ballast_ledger_close(l);
     ballast_ledger_close(o);
@@ -376,6 +376,7 @@ static struct ballast_ledger *overcommitted(uint32_t on0, uint32_t on1)
 static void test_overcommit(void)
 {
     struct ballast_ledger *l = overcommitted(150, 0);
+    struct ballast_config config;
     const struct ballast_demand huge = {
         .node = 0, .page_bytes = MIB(2), .bytes = GIB(4) + MIB(2)
     };
