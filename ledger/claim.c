@@ -457,6 +457,10 @@ static void stand_end(struct ballast_ledger *l, struct standing *st,
         stand_rebind(s, st);
     } else if (err < 0 && err != -EINPROGRESS && st->made) {
         slot_free(l, s);
+        /* after a sweep the same is tried once more, from the beginning */
+        st->slot = NULL;
+        st->ticket = 0;
+        st->made = false;
     }
 }
 

@@ -19,7 +19,8 @@ _ballast_options() {
     echo '--ledger --help'
 }
 
-_ballast_commands='init status claim release run check watch metrics migration'
+_ballast_commands='init status claim release run check watch metrics
+                   migration'
 
 # What follows an option; false if that option takes nothing.
 _ballast_value() {
