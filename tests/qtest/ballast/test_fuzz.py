@@ -165,11 +165,12 @@ class Episode:
     def _readable(self) -> Desc:
         kind = self.dice.randrange(8)
         if kind == 0:
-            return virtio.out(self.list(struct.pack('<I', self.balloon_id())), self.one(4, 4, 4, 2, 8))
+            value = self.balloon_id()       # 1 in another queue would be the mailbox' page number
+            return virtio.out(self.list(struct.pack('<I', 0 if value == 1 else value)), self.one(4, 4, 4, 2, 8))
         if kind == 1:
             return virtio.out(self.one(NOWHERE, APIC, 1 << 63, self.layout.size - 64), self.one(4, 64, 128))
         if kind == 2:
-            data = b''.join(struct.pack('<HQ', self.dice.randrange(20), self.dice.getrandbits(64))
+            data = b''.join(struct.pack('<HQ', self.dice.randrange(20), self.dice.getrandbits(64) | 1 << 8)
                             for _ in range(self.dice.randrange(1, 20)))
             return virtio.out(self.list(data), len(data) + self.one(0, 0, -1, 3))
         numbers = self._numbers()
