@@ -140,6 +140,8 @@ def report() -> None:
     html = page.page(rows, SETTINGS, {'processor': 'one'})
     assert 'BUG: &lt;b&gt;&amp;' in html and '<b>&' not in html
     assert not re.search(r'(src|href)=', html), 'the page needs something else'
+    assert '<svg' in page.page(rows[-1:], SETTINGS, {}), 'a chart of the only transport'
+    assert '<svg' not in page.page([], SETTINGS, {}), 'a chart of nothing'
 
 
 @tap.case('a bar and a clock')

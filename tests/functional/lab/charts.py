@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .cell import Row, figures
+from .cell import DOWNTIME_MS, Row, figures
 from .plan import MODES, mode_of, shape_of, transport_of
 from .results import Summary, host_side
 
@@ -85,7 +85,7 @@ CHARTS = (
     Chart('zero', 'Zero pages', 'thousand', _figure('zero_pages', 1000),
           'Pages that were read, found to be zero and sent as such: work that says nothing.'),
     Chart('downtime', 'Downtime', 'ms', _figure('downtime_ms'),
-          f'The guest stands still on both sides; {300} ms were allowed.'),
+          f'The guest stands still on both sides; {DOWNTIME_MS} ms were allowed.'),
     Chart('processor', 'Processor time of both QEMUs', 's', lambda row: _scaled(host_side(row), 1000),
           "User and system time of all threads during the migration, without the guest's own."),
     Chart('growth', "Growth of the source's memory", 'MiB', _figure('source_growth', MIB),

@@ -27,8 +27,9 @@ class Column(NamedTuple):
 
 
 COLUMNS = (
-    Column('round', 'round'), Column('guest', 'guest'), Column('transport', 'transport'),
-    Column('mode', 'mode'),
+    Column('round', 'from 1'), Column('guest', 'its memory: see the guests'),
+    Column('transport', 'plain: a socket; multifd; file: mapped-ram; limit: a socket with a bandwidth'),
+    Column('mode', 'plain: stock QEMU without hints; hints: stock QEMU with hints; ballast'),
     Column('status', 'ok; lost: data differ on the destination; dead: the guest does not answer or has '
            'printed an oops; endless: did not converge and was cancelled; failed: QEMU or the migration '
            'failed; skipped: this machine cannot'),
