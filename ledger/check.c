@@ -172,7 +172,9 @@ static int check_header(struct checker *c)
     struct file_header h;
     struct geometry geo;
 
-    memcpy(&h, c->l->header, sizeof(h));
+    memset(&h, 0, sizeof(h));
+    memcpy(&h, c->l->header, offsetof(struct file_header, boot_id));
+    h.slots_high = get32(&c->l->header->slots_high);
     if (file_geometry(&h, c->l->geo.file_bytes, &geo, NULL) ||
         memcmp(&geo, &c->l->geo, sizeof(geo)) != 0) {
         found(c, BALLAST_DAMAGE, "the header has changed since it was opened");
@@ -251,7 +253,7 @@ static int check_promises(struct checker *c)
 /* Not of the file, but of where it is. */
 static int check_name(struct checker *c)
 {
-    c->l->looked_ns = 0;
+    __atomic_store_n(&c->l->looked_ns, 0, __ATOMIC_RELAXED);
     if (guard_unlinked(c->l)) {
         found(c, BALLAST_WARNING, "the file was removed: nobody can join it, "
               "and a new ledger of that name does not know its promises");
