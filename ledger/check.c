@@ -356,7 +356,7 @@ static int check_promises(struct checker *c)
 /* Not of the file, but of where it is. */
 static void check_name(struct checker *c)
 {
-    c->l->looked_ns = 0;
+    __atomic_store_n(&c->l->looked_ns, 0, __ATOMIC_RELAXED);
     if (guard_unlinked(c->l)) {
         tell(c, BALLAST_WARNING, "the file was removed: nobody can join it, "
              "and a new ledger of that name does not know its promises");

@@ -73,6 +73,9 @@ static inline void put_words(void *where, const void *from, size_t bytes)
 static inline uint64_t get64(const uint64_t *where)
 {
     ballast_load_point(where);
+#ifdef BALLAST_PLANTED_RACE
+    return *(const volatile uint64_t *)where;   /* a control */
+#endif
     return __atomic_load_n(where, __ATOMIC_RELAXED);
 }
 

@@ -22,9 +22,9 @@
 #define FAKE_PID        50000000    /* above any real one */
 
 #define OWNER_DIED      0x40000000
-#define INCONSISTENT    0x20000000
-#define LOST_FOR_GOOD   0x10000000
-#define OWNER_MASK      0xff
+#define OWNER_MASK      0x3fffffff
+#define INCONSISTENT    1
+#define LOST_FOR_GOOD   2
 
 struct mapping {
     void *base;
@@ -65,6 +65,7 @@ void *__wrap_mmap64(void *at, size_t bytes, int prot, int flags, int fd,
 int __wrap_open64(const char *path, int flags, ...);
 int __wrap_fcntl64(int fd, int cmd, ...);
 int __wrap_nanosleep(const struct timespec *t, struct timespec *left);
+pid_t __real_getpid(void);
 pid_t __wrap_getpid(void);
 int __wrap_identity_self(struct identity *who);
 int __wrap_host_process_stat(int32_t pid, struct process_stat *st);
@@ -141,7 +142,7 @@ static void die(struct actor *a, enum deviation_kind kind)
 {
     a->dead = true;
     if (a->held) {
-        a->held->__data.__lock |= OWNER_DIED;
+        a->held->__data.__lock = OWNER_DIED;
         a->held = NULL;
     }
     if (kind >= KILL_FILES_CLOSED) {
@@ -451,13 +452,19 @@ int __wrap_pthread_mutex_init(pthread_mutex_t *m,
     return __real_pthread_mutex_init(m, attr);
 }
 
+/* Threads that exist: somebody may look. */
+static int owner_word(void)
+{
+    return self == OBSERVER ? 1 : self ? getppid() : __real_getpid();
+}
+
 /* Whoever tries twice would try for ever: the other one's turn. */
 int __wrap_pthread_mutex_trylock(pthread_mutex_t *m)
 {
     struct actor *a = &actors[self];
     int *word = &m->__data.__lock;
 
-    while (*word & OWNER_MASK && !(*word & OWNER_DIED)) {
+    while (*word & OWNER_MASK) {
         if (self == OBSERVER || !a->was_busy) {
             a->was_busy = true;
             return EBUSY;
@@ -465,35 +472,39 @@ int __wrap_pthread_mutex_trylock(pthread_mutex_t *m)
         wait_for_other("the mutex is held for ever");
     }
     a->was_busy = false;
-    if (*word & LOST_FOR_GOOD) {
+    if (m->__data.__owner == LOST_FOR_GOOD) {
         return ENOTRECOVERABLE;
     }
     a->held = m;
     if (*word & OWNER_DIED) {
-        *word = (self + 1) | INCONSISTENT;
+        *word = owner_word();
+        m->__data.__owner = INCONSISTENT;
         return EOWNERDEAD;
     }
-    *word = self + 1;
+    *word = owner_word();
     return 0;
 }
 
 /* One of this process only, which is held over nothing that is a step. */
 int __wrap_pthread_mutex_lock(pthread_mutex_t *m)
 {
-    m->__data.__lock = self + 1;
+    m->__data.__lock = owner_word();
     return 0;
 }
 
 int __wrap_pthread_mutex_consistent(pthread_mutex_t *m)
 {
     step(CAN_PREEMPT | CAN_KILL);
-    m->__data.__lock &= ~INCONSISTENT;
+    m->__data.__owner = 0;
     return 0;
 }
 
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *m)
 {
     actors[self].held = NULL;
-    m->__data.__lock = m->__data.__lock & INCONSISTENT ? LOST_FOR_GOOD : 0;
+    m->__data.__lock = 0;
+    if (m->__data.__owner == INCONSISTENT) {
+        m->__data.__owner = LOST_FOR_GOOD;
+    }
     return 0;
 }

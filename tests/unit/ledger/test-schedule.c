@@ -354,9 +354,18 @@ static int do_status(int actor)
     return 0;
 }
 
+static void tell(void *opaque, enum ballast_severity severity,
+                 const char *text)
+{
+    if (severity > BALLAST_NOTE) {
+        say(opaque, " %s", text);
+    }
+}
+
 static int do_check(int actor)
 {
-    return ballast_check(mine(actor), BALLAST_CHECK_REPAIR, NULL, NULL);
+    return ballast_check(mine(actor), BALLAST_CHECK_REPAIR, tell,
+                         results[actor]);
 }
 
 static int do_adopt(int actor)
