@@ -14,6 +14,8 @@
  * never grant too much.  A refusal by an old sample is tried again.  What
  * overcommit adds to a node's capacity is added to its free memory too.
  */
+#include <string.h>
+
 #include "internal.h"
 
 struct shortage {
@@ -149,6 +151,15 @@ static int64_t kernel_host_room(const struct ballast_ledger *l,
     return (int64_t)(room - get64(&l->totals[any].outstanding_bytes));
 }
 
+/* Whether there are claims on no node in particular, see needed_cells(). */
+static bool whole_host(const struct ballast_ledger *l, const struct view *to,
+                       uint32_t class)
+{
+    uint32_t any = l->geo.nr_nodes * l->geo.nr_classes + class;
+
+    return get64(&l->totals[any].outstanding_bytes) || to->outstanding[any];
+}
+
 static bool short_kernel(const struct ballast_ledger *l,
                          const struct view *from, const struct view *to,
                          uint32_t class, const struct sample *sample,
@@ -170,7 +181,8 @@ static bool short_kernel(const struct ballast_ledger *l,
     }
     class_sums(&l->geo, from, to, class, &sums);
     extra = rise(sums.outstanding_from, sums.outstanding_to);
-    if (extra && too_little(s, BALLAST_SHORT_KERNEL, any, extra,
+    if (extra && whole_host(l, to, class) &&
+        too_little(s, BALLAST_SHORT_KERNEL, any, extra,
                             kernel_host_room(l, sample, class, &limit))) {
         s->limit = limit;
         return true;
@@ -217,6 +229,47 @@ static uint64_t class_claimed(const struct geometry *geo,
         sum += v->col[COL_CLAIMED][i];
     }
     return sum;
+}
+
+/*
+ * Whose free memory decides.  The whole host's does, if a claim on no node in
+ * particular grows or there are such claims; else, where every node has room
+ * for what it gets, so has the host.
+ */
+static void needed_cells(const struct ballast_ledger *l,
+                         const struct view *from, const struct view *to,
+                         uint64_t need[CELL_WORDS])
+{
+    const struct geometry *geo = &l->geo;
+    uint32_t any = geo->nr_nodes * geo->nr_classes, class, i;
+
+    memset(need, 0, CELL_WORDS * sizeof(*need));
+    for (class = 0; class < geo->nr_classes; class++) {
+        bool host = whole_host(l, to, class), some = false;
+
+        for (i = class; i < geo->nr_cells; i += geo->nr_classes) {
+            if (to->outstanding[i] > from->outstanding[i]) {
+                cell_set(need, i);
+                some = true;
+            }
+        }
+        for (i = class; host && some && i < any; i += geo->nr_classes) {
+            cell_set(need, i);
+        }
+    }
+}
+
+static bool sample_covers(const struct sample *sample,
+                          const uint64_t need[CELL_WORDS])
+{
+    uint32_t i;
+
+    for (i = 0; i < CELL_WORDS; i++) {
+        if (need[i] & ~sample->have[i]) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static int refuse_short(const struct ballast_ledger *l, const struct view *to,
@@ -266,7 +319,8 @@ int admit(const struct ballast_ledger *l, const struct view *from,
     if (l->geo.admission != BALLAST_ADMIT_KERNEL) {
         return 0;
     }
-    if (!sample->valid) {
+    needed_cells(l, from, to, sample->need);
+    if (!sample->valid || !sample_covers(sample, sample->need)) {
         return ADMIT_SAMPLE;
     }
     if (get64(&l->header->epoch) != sample->epoch) {

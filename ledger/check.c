@@ -2,7 +2,16 @@
 /*
  * Does the file contradict itself, and would every promise be kept?
  *
- * Facts are collected under the mutex and reported after it is dropped.
+ * Everything that has a meaning is compared with something else: with what
+ * was copied at open, with its range, with the sum of other things, with the
+ * locks of the file.  docs/design/ledger-format.md lists what has none.
+ *
+ * A repair never takes memory away from who holds it: amounts are cut to what
+ * is possible, what has no owner is let go, and the rest is counted again.
+ *
+ * Crash story: each repair is one store.  Whoever dies between two of them
+ * leaves the mutex, so the totals are counted again, and the next check finds
+ * the rest.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -10,182 +19,275 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#include "internal.h"
+#include "check.h"
 
-struct checker {
-    struct ballast_ledger *l;
-    ballast_finding *report;
-    void *opaque;
-    int bad;
-};
-
-static void found(struct checker *c, enum ballast_severity severity,
-                  const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void found(struct checker *c, enum ballast_severity severity,
-                  const char *format, ...)
+static void tell(struct checker *c, enum ballast_severity severity,
+                 const char *text)
 {
-    char text[512];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
     c->bad += severity > BALLAST_NOTE;
     if (c->report) {
         c->report(c->opaque, severity, text);
     }
 }
 
-/* One slot's contradictions; the mutex keeps its values from changing. */
-struct slot_facts {
-    bool bad_state;
-    bool bad_flags;
-    bool bad_bytes;
-    bool bad_name;
-    bool bad_serial;
-};
-
-static bool bytes_are_bad(const struct ballast_ledger *l,
-                          const struct file_slot *s)
+static void tell_all(struct checker *c)
 {
-    uint32_t nr = l->geo.nr_cells;
-    uint32_t any = l->geo.nr_nodes * l->geo.nr_classes;
-    const uint64_t *copy = s->cells +
-                           (size_t)(s->seq & 1) * NR_COLUMNS * nr;
+    char text[64];
     uint32_t i;
 
-    for (i = 0; i < nr; i++) {
-        if (copy[COL_CLAIMED * nr + i] > BALLAST_MAX_BYTES ||
-            copy[COL_RESIDENT * nr + i] > (i < any ? BALLAST_MAX_BYTES : 0) ||
-            copy[COL_FREEABLE * nr + i] > copy[COL_RESIDENT * nr + i]) {
-            return true;
-        }
+    for (i = 0; i < c->nr; i++) {
+        tell(c, c->findings[i].severity, c->findings[i].text);
     }
-    return false;
+    if (c->untold) {
+        snprintf(text, sizeof(text), "and %" PRIu32 " more", c->untold);
+        tell(c, BALLAST_DAMAGE, text);
+    }
+    c->nr = c->untold = 0;
 }
 
-static void look_at_slot(const struct ballast_ledger *l, uint32_t nr,
-                         uint32_t high, struct slot_facts *f)
+static struct finding *next_finding(struct checker *c,
+                                    enum ballast_severity severity)
 {
-    const struct file_slot *s = slot_at(l, nr);
-    char name[BALLAST_NAME_BYTES];
+    if (c->nr == MAX_FINDINGS) {
+        c->untold++;
+        return NULL;
+    }
+    c->findings[c->nr].severity = severity;
+    return &c->findings[c->nr++];
+}
 
-    memset(f, 0, sizeof(*f));
-    if (s->state == SLOT_FREE) {
+void found(struct checker *c, enum ballast_severity severity,
+           const char *format, ...)
+{
+    struct finding *f = next_finding(c, severity);
+    va_list args;
+
+    if (f) {
+        va_start(args, format);
+        vsnprintf(f->text, sizeof(f->text), format, args);
+        va_end(args);
+    }
+}
+
+static void found_wrong(struct checker *c, uint64_t is, uint64_t right,
+                        const char *format, va_list args)
+{
+    struct finding *f = next_finding(c, BALLAST_DAMAGE);
+    int n;
+
+    c->changed = true;
+    if (!f) {
         return;
     }
-    memcpy(name, s->name, sizeof(name));
-    f->bad_state = s->state > SLOT_DYING || nr >= high;
-    f->bad_flags = s->flags & ~SLOT_FLAGS;
-    f->bad_bytes = bytes_are_bad(l, s);
-    f->bad_name = memchr(name, '\0', sizeof(name)) == NULL ||
-                  slot_check_name(name, NULL);
-    f->bad_serial = !s->serial || s->serial > get64(&l->header->next_serial);
+    n = vsnprintf(f->text, sizeof(f->text), format, args);
+    if (n > 0 && (size_t)n < sizeof(f->text)) {
+        snprintf(f->text + n, sizeof(f->text) - (size_t)n,
+                 ": %" PRIu64 "%s %" PRIu64, is,
+                 c->repair ? ", is now" : ", should be", right);
+    }
 }
 
-static void report_slot(struct checker *c, uint32_t nr,
-                        const struct slot_facts *f)
+void fix64(struct checker *c, uint64_t *where, uint64_t right,
+           const char *format, ...)
 {
-    const struct {
-        bool bad;
-        const char *what;
-    } facts[] = {
-        { f->bad_state, "is in no state that exists" },
-        { f->bad_flags, "has flags that do not exist" },
-        { f->bad_bytes, "holds amounts that cannot be" },
-        { f->bad_name, "has a name that is not allowed" },
-        { f->bad_serial, "has a serial number that was never given" },
-    };
+    uint64_t is = get64(where);
+    va_list args;
+
+    if (is != right) {
+        va_start(args, format);
+        found_wrong(c, is, right, format, args);
+        va_end(args);
+        if (c->repair) {
+            put64(where, right);
+        }
+    }
+}
+
+void fix32(struct checker *c, uint32_t *where, uint32_t right,
+           const char *format, ...)
+{
+    uint32_t is = get32(where);
+    va_list args;
+
+    if (is != right) {
+        va_start(args, format);
+        found_wrong(c, is, right, format, args);
+        va_end(args);
+        if (c->repair) {
+            put32(where, right);
+        }
+    }
+}
+
+/* @bytes is a multiple of four: room that may get a meaning one day. */
+void check_zero(struct checker *c, void *from, size_t bytes,
+                const char *format, ...)
+{
+    uint32_t *word = from;
+    va_list args;
     size_t i;
 
-    for (i = 0; i < sizeof(facts) / sizeof(facts[0]); i++) {
-        if (facts[i].bad) {
-            found(c, BALLAST_DAMAGE, "slot %" PRIu32 " %s", nr, facts[i].what);
+    for (i = 0; i < bytes / 4; i++) {
+        if (get32(&word[i])) {
+            va_start(args, format);
+            found_wrong(c, get32(&word[i]), 0, format, args);
+            va_end(args);
+            if (c->repair) {
+                put32(&word[i], 0);
+            }
         }
     }
 }
 
-/* All slots, also those that were never used: they must be free. */
-static int check_slots(struct checker *c)
+/* Under a ledger that is in use nothing of this changes. */
+static void check_static(struct checker *c)
 {
     struct ballast_ledger *l = c->l;
-    struct slot_facts facts;
-    uint32_t nr, high;
-    int err;
+    uint32_t i;
 
-    for (nr = 0; nr < l->geo.nr_slots; nr++) {
-        if (get32(&slot_at(l, nr)->state) == SLOT_FREE) {
-            continue;
-        }
-        err = ledger_lock(l);
-        if (err) {
-            return err;
-        }
-        high = slots_high(l);
-        look_at_slot(l, nr, high, &facts);
-        ledger_unlock(l);
-        report_slot(c, nr, &facts);
+    for (i = 0; i < sizeof(l->fixed) / 8; i++) {
+        fix64(c, (uint64_t *)(void *)l->header + i, l->fixed[i],
+              "header, byte %" PRIu32 ", has changed since it was opened",
+              i * 8);
     }
-    return 0;
+    for (i = 0; i < l->geo.nr_cells; i++) {
+        fix64(c, &l->capacity[i], l->backed[i], "capacity of cell %" PRIu32, i);
+    }
 }
 
-static bool totals_agree(const struct total_cell *a,
-                         const struct total_cell *b)
+static void check_rooms(struct checker *c)
 {
-    return a->claimed_bytes == b->claimed_bytes &&
-           a->resident_bytes == b->resident_bytes &&
-           a->freeable_bytes == b->freeable_bytes &&
-           a->outstanding_bytes == b->outstanding_bytes;
+    struct ballast_ledger *l = c->l;
+    struct geometry *geo = &l->geo;
+    struct file_header *h = l->header;
+    uint8_t *base = (uint8_t *)h;
+    uint64_t end;
+    uint32_t i;
+
+    check_zero(c, h->zero1, sizeof(h->zero1), "header, unused");
+    check_zero(c, &h->zero2, sizeof(h->zero2), "header, unused");
+    check_zero(c, &h->zero3, sizeof(h->zero3), "header, unused");
+    check_zero(c, h + 1, FILE_HEADER_BYTES - sizeof(*h), "header, unused");
+    end = geo->capacity_offset + geo->nr_cells * sizeof(uint64_t);
+    check_zero(c, base + end, geo->totals_offset - end, "behind capacities");
+    for (i = 0; i < geo->nr_cells; i++) {
+        check_zero(c, l->totals[i].zero, sizeof(l->totals[i].zero),
+                   "totals of cell %" PRIu32 ", unused", i);
+    }
+    end = geo->totals_offset + geo->nr_cells * sizeof(struct total_cell);
+    check_zero(c, base + end, geo->slots_offset - end, "behind totals");
 }
 
-static int check_totals(struct checker *c, unsigned flags)
+static void check_boot_id(struct checker *c)
+{
+    struct file_header *h = c->l->header;
+    uint8_t now[16];
+
+    file_boot_id(now);
+    if (memcmp(h->boot_id, now, sizeof(now))) {
+        found(c, BALLAST_DAMAGE, "the boot id is not this boot's%s",
+              c->repair ? "; written anew" : "");
+        if (c->repair) {
+            put_words(h->boot_id, now, sizeof(now));
+        }
+    }
+}
+
+/* With the mutex held, after the slots were looked at. */
+static void check_totals(struct checker *c)
 {
     struct ballast_ledger *l = c->l;
     struct total_cell sums[MAX_CELLS];
-    uint32_t i, wrong = 0;
-    int err = ledger_lock(l);
+    uint32_t i, waiters = ledger_recompute(l, sums);
 
+    fix32(c, &l->header->nr_waiters, waiters, "number of those who wait");
+    for (i = 0; i < l->geo.nr_cells; i++) {
+        fix64(c, &l->totals[i].claimed_bytes, sums[i].claimed_bytes,
+              "claimed in cell %" PRIu32, i);
+        fix64(c, &l->totals[i].resident_bytes, sums[i].resident_bytes,
+              "resident in cell %" PRIu32, i);
+        fix64(c, &l->totals[i].freeable_bytes, sums[i].freeable_bytes,
+              "freeable in cell %" PRIu32, i);
+        fix64(c, &l->totals[i].outstanding_bytes, sums[i].outstanding_bytes,
+              "outstanding in cell %" PRIu32, i);
+    }
+    if (c->repair && c->changed) {
+        ledger_recover(l);
+    }
+}
+
+/*
+ * The mutex itself, before it is taken: one of another kind is not robust, and
+ * one whose owner never was is locked for ever.
+ */
+static int check_mutex(struct checker *c)
+{
+    struct ballast_ledger *l = c->l;
+    bool kind = file_mutex_looks_right(&l->header->mutex), held;
+    int err;
+
+    held = kind && file_mutex_is_orphan(&l->header->mutex);
+    if (kind && !held) {
+        return 0;
+    }
+    found(c, BALLAST_DAMAGE, "the lock %s%s", kind ?
+          "is held by a thread that does not exist" : "is of no known kind",
+          c->repair ? "; made anew" : "");
+    tell_all(c);
+    if (!c->repair) {
+        return -ENOTRECOVERABLE;
+    }
+    err = file_lock_open(l->fd);
+    if (!err) {
+        err = file_put_mutex(l->header);
+        file_unlock_open(l->fd);
+    }
+    c->changed = true;
+    return err;
+}
+
+/* The word beside the mutex, as far as the file is whole. */
+static int check_alive(struct checker *c)
+{
+    struct ballast_ledger *l = c->l;
+    uint64_t alive = get64(&l->header->alive);
+    struct stat st;
+
+    if (alive == FILE_ALIVE) {
+        return 0;
+    }
+    if (fstat(l->fd, &st) || (uint64_t)st.st_size < l->geo.file_bytes ||
+        memcmp(l->header, l->fixed, sizeof(l->fixed))) {
+        return -EBADMSG;
+    }
+    fix64(c, &l->header->alive, FILE_ALIVE, "marked as cut short, though all "
+          "of it is there");
+    tell_all(c);
+    return c->repair ? 0 : -EBADMSG;
+}
+
+static int check_inside(struct checker *c)
+{
+    int err = check_alive(c);
+
+    if (!err) {
+        err = check_mutex(c);
+    }
+    if (!err) {
+        err = ledger_lock(c->l);
+    }
     if (err) {
         return err;
     }
-    ledger_recompute(l, sums);
-    for (i = 0; i < l->geo.nr_cells; i++) {
-        wrong += !totals_agree(&l->totals[i], &sums[i]);
-    }
-    if (wrong && (flags & BALLAST_CHECK_REPAIR)) {
-        ledger_recover(l);
-    }
-    ledger_unlock(l);
-    if (wrong) {
-        found(c, BALLAST_DAMAGE, "the totals of %" PRIu32 " cells do not agree "
-              "with the slots%s", wrong, flags & BALLAST_CHECK_REPAIR ?
-              "; recomputed" : "");
-    }
-    return 0;
-}
-
-static int check_header(struct checker *c)
-{
-    struct file_header h;
-    struct geometry geo;
-
-    memset(&h, 0, sizeof(h));
-    memcpy(&h, c->l->header, offsetof(struct file_header, boot_id));
-    h.slots_high = get32(&c->l->header->slots_high);
-    if (file_geometry(&h, c->l->geo.file_bytes, &geo, NULL) ||
-        memcmp(&geo, &c->l->geo, sizeof(geo)) != 0) {
-        found(c, BALLAST_DAMAGE, "the header has changed since it was opened");
-    }
-    if (file_capacity_sum(c->l->capacity, c->l->geo.nr_cells) !=
-        h.capacity_sum) {
-        found(c, BALLAST_DAMAGE, "the capacities have changed");
-    }
-    if (h.slots_high > c->l->geo.nr_slots) {
-        found(c, BALLAST_DAMAGE, "the header counts more slots than exist");
-    }
+    check_static(c);
+    check_rooms(c);
+    check_boot_id(c);
+    check_slots(c);
+    check_totals(c);
+    ledger_unlock(c->l);
+    tell_all(c);
     return 0;
 }
 
@@ -221,8 +323,8 @@ static void check_cell(struct checker *c, const struct ballast_cell *cell)
     }
     if (cell->broken_bytes && cell->kernel_free_bytes != UINT64_MAX) {
         ballast_format_bytes(cell->broken_bytes, bytes, sizeof(bytes));
-        found(c, broken_severity(c, cell), "%s, pages of %s: %s promised that the "
-              "kernel does not have free", where, size, bytes);
+        found(c, broken_severity(c, cell), "%s, pages of %s: %s promised that "
+              "the kernel does not have free", where, size, bytes);
     }
 }
 
@@ -247,42 +349,41 @@ static int check_promises(struct checker *c)
         }
     }
     ballast_status_free(st);
+    tell_all(c);
     return 0;
 }
 
 /* Not of the file, but of where it is. */
-static int check_name(struct checker *c)
+static void check_name(struct checker *c)
 {
     __atomic_store_n(&c->l->looked_ns, 0, __ATOMIC_RELAXED);
     if (guard_unlinked(c->l)) {
-        found(c, BALLAST_WARNING, "the file was removed: nobody can join it, "
-              "and a new ledger of that name does not know its promises");
+        tell(c, BALLAST_WARNING, "the file was removed: nobody can join it, "
+             "and a new ledger of that name does not know its promises");
     }
-    return 0;
 }
 
 int ballast_check(struct ballast_ledger *ledger, unsigned flags,
                   ballast_finding *report, void *opaque)
 {
-    struct checker c = { .l = ledger, .report = report, .opaque = opaque };
+    struct checker c = { .l = ledger, .report = report, .opaque = opaque,
+                         .repair = flags & BALLAST_CHECK_REPAIR };
     int err;
 
     if (ledger->remote) {
         return remote_check(ledger, flags, report, opaque);
     }
+    c.findings = calloc(MAX_FINDINGS, sizeof(*c.findings));
+    if (!c.findings) {
+        return -ENOMEM;
+    }
     guard_thread();
-    err = check_name(&c);
+    check_name(&c);
+    err = check_inside(&c);
     if (!err) {
-        err = check_header(&c);
-    }
-    if (!err) {
-        err = check_slots(&c);
-    }
-    if (!err) {
-        err = check_totals(&c, flags);
-    }
-    if (!err) {
+        ballast_sweep(ledger);
         err = check_promises(&c);
     }
+    free(c.findings);
     return ledger_verdict(ledger, err ? err : c.bad, NULL);
 }

@@ -163,20 +163,12 @@ static bool anybody_lives(struct ballast_ledger *l)
  */
 static bool somebody_has_a_slot(const char *path)
 {
-    struct flock lock = {
-        .l_type = F_WRLCK,
-        .l_whence = SEEK_SET,
-        .l_start = LOCK_SLOT_OFFSET,
-        .l_len = SLOTS_MAX,
-    };
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    bool somebody;
+    bool somebody = fd >= 0 && file_has_locks(fd);
 
-    if (fd < 0) {
-        return false;
+    if (fd >= 0) {
+        close(fd);
     }
-    somebody = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-    close(fd);
     return somebody;
 }
 

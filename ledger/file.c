@@ -15,6 +15,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +29,7 @@
 
 #define OPEN_LOCK_TRIES     5000
 #define OPEN_LOCK_WAIT_NS   1000000
+#define ORPHAN_TRIES        100
 
 static int open_lock(int fd, short type)
 {
@@ -144,6 +147,47 @@ bool file_mutex_looks_right(const pthread_mutex_t *mutex)
     (void)mutex;
     return true;
 #endif
+}
+
+/*
+ * Locked, and not by a thread that exists here.  Whoever is in another pid
+ * namespace is not seen: it must last a while, too.
+ */
+bool file_mutex_is_orphan(const pthread_mutex_t *mutex)
+{
+#ifdef __GLIBC__
+    const struct timespec wait = { .tv_nsec = 1000000 };
+    uint32_t word = 0, tid;
+    int i;
+
+    for (i = 0; i < ORPHAN_TRIES; i++) {
+        word = (uint32_t)__atomic_load_n(&mutex->__data.__lock,
+                                         __ATOMIC_RELAXED);
+        tid = word & FUTEX_TID_MASK;
+        if (!word || (word & FUTEX_OWNER_DIED) ||
+            (tid && (kill((pid_t)tid, 0) == 0 || errno != ESRCH))) {
+            return false;
+        }
+        nanosleep(&wait, NULL);
+    }
+    return true;
+#else
+    (void)mutex;
+    return false;
+#endif
+}
+
+/* Whoever has a slot's lock lives, whatever the file says. */
+bool file_has_locks(int fd)
+{
+    struct flock lock = {
+        .l_type = F_WRLCK,
+        .l_whence = SEEK_SET,
+        .l_start = LOCK_SLOT_OFFSET,
+        .l_len = SLOTS_MAX,
+    };
+
+    return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
 static size_t slot_bytes_for(uint32_t cells)
@@ -409,6 +453,7 @@ int file_map(int fd, struct ballast_ledger **out, struct ballast_refusal *why)
     if (err) {
         return refuse_system(why, err, "mapping the ledger file");
     }
+    memcpy((*out)->fixed, &h, sizeof((*out)->fixed));
     err = load_capacities(*out, h.capacity_sum, why);
     if (err) {
         file_unmap(*out);
@@ -417,7 +462,7 @@ int file_map(int fd, struct ballast_ledger **out, struct ballast_refusal *why)
 }
 
 /* Made elsewhere: whoever dies here must not leave a lock that looks wrong. */
-static int put_mutex(struct file_header *h)
+int file_put_mutex(struct file_header *h)
 {
     union {
         pthread_mutex_t mutex;
@@ -445,7 +490,12 @@ static int reset_after_boot(struct ballast_ledger *l)
     if (memcmp(h->boot_id, now, sizeof(now)) == 0) {
         return 0;
     }
-    err = put_mutex(h);
+    if (file_has_locks(l->fd)) {
+        /* No lock survives a reboot: it is the id that is damaged. */
+        put_words(h->boot_id, now, sizeof(now));
+        return 0;
+    }
+    err = file_put_mutex(h);
     if (err) {
         return err;
     }

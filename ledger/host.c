@@ -203,14 +203,23 @@ void sample_take(const struct ballast_ledger *l, struct sample *s)
                                             __ATOMIC_ACQUIRE);
         s->free_bytes[i] = 0;
     }
+    memcpy(s->have, s->need, sizeof(s->have));
     for (n = 0; n < geo->nr_nodes; n++) {
         for (c = 0; c < geo->nr_classes; c++) {
             i = n * geo->nr_classes + c;
-            s->free_bytes[i] = host_kernel_free(geo->node_id[n],
-                                                geo->page_bytes[c], c == 0,
-                                                geo->count_cache_percent);
+            if (cell_is_set(s->need, i)) {
+                s->free_bytes[i] = host_kernel_free(geo->node_id[n],
+                                                    geo->page_bytes[c], c == 0,
+                                                    geo->count_cache_percent);
+            }
         }
     }
+}
+
+void sample_take_all(const struct ballast_ledger *l, struct sample *s)
+{
+    memset(s->need, 0xff, sizeof(s->need));
+    sample_take(l, s);
 }
 
 static int read_nodes(struct ballast_config *config)

@@ -50,6 +50,7 @@ struct ballast_ledger {
     int fd;
     struct file_header *header;
     struct geometry geo;
+    uint64_t fixed[FILE_STATIC_BYTES / 8 + 1];     /* the static part, sum */
     uint64_t backed[MAX_CELLS];
     uint64_t promisable[MAX_CELLS];
     uint64_t *capacity;
@@ -71,6 +72,18 @@ struct view {
     uint64_t outstanding[MAX_CELLS];
 };
 
+#define CELL_WORDS ((MAX_CELLS + 63) / 64)
+
+static inline void cell_set(uint64_t *bits, uint32_t cell)
+{
+    bits[cell / 64] |= UINT64_C(1) << (cell % 64);
+}
+
+static inline bool cell_is_set(const uint64_t *bits, uint32_t cell)
+{
+    return bits[cell / 64] >> (cell % 64) & 1;
+}
+
 /* Who a process is. */
 struct identity {
     int32_t pid;
@@ -79,9 +92,14 @@ struct identity {
     uint64_t pidns_inode;
 };
 
-/* What the kernel had free, and what the ledger looked like just before. */
+/*
+ * What the kernel had free, and what the ledger looked like just before.  Only
+ * for the cells that somebody needs: each one is a file to read.
+ */
 struct sample {
-    bool valid;         /* the rest is not looked at before it is */
+    bool valid;         /* the rest, but for need, is not set before it is */
+    uint64_t need[CELL_WORDS];
+    uint64_t have[CELL_WORDS];
     uint64_t epoch;
     uint64_t drawn_bytes[MAX_CELLS];
     uint64_t free_bytes[MAX_CELLS];
@@ -109,7 +127,10 @@ int file_geometry(const struct file_header *h, uint64_t size,
                   struct geometry *geo, struct ballast_refusal *why);
 int file_boot_id(uint8_t id[16]);
 int file_mutex_init(pthread_mutex_t *mutex);
+int file_put_mutex(struct file_header *h);
 bool file_mutex_looks_right(const pthread_mutex_t *mutex);
+bool file_mutex_is_orphan(const pthread_mutex_t *mutex);
+bool file_has_locks(int fd);
 
 /* lock.c */
 int ledger_lock(struct ballast_ledger *l);
@@ -228,7 +249,7 @@ int queue_attempt(struct ballast_ledger *l, attempt_fn *try,
                   struct waiting *w, struct ballast_refusal *why);
 
 /* sweep.c */
-#define SWEEP_BUDGET_NS (UINT64_C(300) * 1000)
+#define SWEEP_BUDGET_NS (UINT64_C(200) * 1000)
 int sweep_some(struct ballast_ledger *l, uint64_t budget_ns);
 bool process_gone(int32_t pid, uint64_t start_ticks);
 int sweep_served(struct ballast_ledger *l, uint32_t nr);
@@ -258,6 +279,7 @@ struct process_stat {
 };
 int host_process_stat(int32_t pid, struct process_stat *st);
 void sample_take(const struct ballast_ledger *l, struct sample *s);
+void sample_take_all(const struct ballast_ledger *l, struct sample *s);
 
 #pragma GCC visibility pop
 

@@ -400,7 +400,7 @@ int ballast_status_get(struct ballast_ledger *ledger,
         return remote_status_get(ledger, out);
     }
     sweep_some(ledger, SWEEP_BUDGET_NS);
-    sample_take(ledger, &sample);
+    sample_take_all(ledger, &sample);
     err = copies_take(ledger, &c);
     if (err) {
         return err;

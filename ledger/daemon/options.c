@@ -233,8 +233,8 @@ static int apply_line(struct options *o, const char *path, int nr, char *line)
         return 0;
     }
     *end = '\0';
-    for (end = value + strlen(value);
-         end > value && (end[-1] == ' ' || end[-1] == '\t'); ) {
+    end = value + strlen(value);
+    while (end > value && (end[-1] == ' ' || end[-1] == '\t')) {
         *--end = '\0';
     }
     for (opt = table; opt->name && strcmp(opt->name, name) != 0; opt++) {

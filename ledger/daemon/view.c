@@ -117,7 +117,7 @@ int view_check(struct daemon *d, struct client *c)
         empty(s);
         return -ENOMEM;
     }
-    bad = ballast_check(&c->ledger, flags, collect, s);
+    bad = ballast_check(d->ledger, flags, collect, s);
     if (bad < 0) {
         empty(s);
         return bad;

@@ -264,12 +264,27 @@ const char *new_ledger(const char *name, uint32_t nodes,
     return make_ledger(name, &config);
 }
 
+/* A test may make a ledger of the same name again. */
+static void forget_daemon(const char *path)
+{
+    int i = daemon_of(path);
+
+    if (i >= 0) {
+        kill(daemons[i].pid, SIGTERM);
+        waitpid(daemons[i].pid, NULL, 0);
+        ballast_ledger_close(daemons[i].file);
+        daemons[i] = daemons[--nr_daemons];
+        daemons[nr_daemons].file = NULL;
+    }
+}
+
 /* A path to open: of the file, or of a daemon's socket. */
 const char *make_ledger(const char *name, const struct ballast_config *config)
 {
     const char *path = temp_path(name);
     const char *file = over_daemon() ? file_behind(path) : path;
 
+    forget_daemon(path);
     unlink(path);
     unlink(file);
     if (ballast_ledger_create(file, config, 0, NULL)) {
@@ -358,7 +373,7 @@ bool identity_holds(struct ballast_ledger *l)
     if (ledger_lock(l)) {
         return false;
     }
-    ledger_recompute(l, sums);
+    ok &= ledger_recompute(l, sums) == l->header->nr_waiters;
     for (i = 0; i < l->geo.nr_cells; i++) {
         ok &= sums[i].claimed_bytes == l->totals[i].claimed_bytes &&
               sums[i].resident_bytes == l->totals[i].resident_bytes &&
@@ -367,6 +382,17 @@ bool identity_holds(struct ballast_ledger *l)
     }
     ledger_unlock(l);
     return ok;
+}
+
+int identity_after(struct ballast_ledger *l, int ret, const char *code,
+                   const char *file, int line)
+{
+    if (!identity_holds(l)) {
+        tap_failures++;
+        printf("# identity broken after %s at %s:%d\n", code, file, line);
+        fflush(stdout);
+    }
+    return ret;
 }
 
 struct ballast_cell cell_on(struct ballast_ledger *l, uint32_t node)

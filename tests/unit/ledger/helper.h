@@ -28,6 +28,35 @@
 
 #define OK(what, ...) tap_ok((what), #what, __FILE__, __LINE__, __VA_ARGS__)
 
+/*
+ * With IDENTITY_ALWAYS, the identity is looked at after every operation that
+ * may change something; a failure is a failed test of its own.
+ */
+int identity_after(struct ballast_ledger *l, int ret, const char *code,
+                   const char *file, int line);
+#ifdef IDENTITY_ALWAYS
+#define AFTER(l, call) identity_after((l), (call), #call, __FILE__, __LINE__)
+#define ballast_join(l, ...) AFTER(l, ballast_join((l), __VA_ARGS__))
+#define ballast_leave(l) \
+    do { \
+        ballast_leave(l); \
+        identity_after((l), 0, "leave", __FILE__, __LINE__); \
+    } while (0)
+#define ballast_claim(l, ...) AFTER(l, ballast_claim((l), __VA_ARGS__))
+#define ballast_report(l, ...) AFTER(l, ballast_report((l), __VA_ARGS__))
+#define ballast_queue(l, ...) AFTER(l, ballast_queue((l), __VA_ARGS__))
+#define ballast_queue_poll(l, ...) \
+    AFTER(l, ballast_queue_poll((l), __VA_ARGS__))
+#define ballast_queue_cancel(l) AFTER(l, ballast_queue_cancel(l))
+#define ballast_claim_wait(l, ...) \
+    AFTER(l, ballast_claim_wait((l), __VA_ARGS__))
+#define ballast_stand(l, ...) AFTER(l, ballast_stand((l), __VA_ARGS__))
+#define ballast_stand_wait(l, ...) \
+    AFTER(l, ballast_stand_wait((l), __VA_ARGS__))
+#define ballast_release(l, ...) AFTER(l, ballast_release((l), __VA_ARGS__))
+#define ballast_sweep(l) AFTER(l, ballast_sweep(l))
+#endif
+
 /* A claim of one entry, as an expression. */
 #define CLAIM1(l, n, b, why) \
     ballast_claim((l), &(struct ballast_demand){ .node = (n), .bytes = (b) }, \

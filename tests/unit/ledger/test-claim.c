@@ -1,7 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What claims do, in one process; many cases are those of Xen's claim tests.
+ * What claims do, in one process.
+ *
+ * Xen's claim tests, in spirit, and where they are: creation leaves nothing
+ * outstanding, a claim shows globally, populating redeems as much, destroying
+ * releases the rest: test_simple (killed: test-life.c).  Replaced after a
+ * partial allocation: test_replace.  Moved between nodes: test_move.  Zero
+ * resets: test_simple, and with everything else wrong: test_zero_always.
+ * Absent node, too many entries, absurd sizes, padding, count without a list:
+ * test_malformed.  More than is free, on host or node: test_replace,
+ * test_host_wide.  Another's claim refuses mine: test_mine, test_host_wide.
+ * Mine lets me allocate all of it: test_mine.  Cancel with a maximum below
+ * the total: test_members.  An offlined page recalls a claim only when nothing
+ * unclaimed is left: test_lost_pages, and in test-kernel.c.  Claims of dying
+ * domains leaked: test-life.c.
  */
+#define IDENTITY_ALWAYS
 #include "helper.h"
 
 static struct ballast_refusal why;
@@ -294,6 +308,103 @@ static void test_mine(void)
     ballast_ledger_close(l);
 }
 
+/* Whatever else is wrong: maximum, overfull node, dying, behind a queue. */
+static void test_zero_always(void)
+{
+    const char *path = new_ledger("zero", 2, GIB(8));
+    struct ballast_ledger *l = must_join(path, "vm");
+    struct ballast_ledger *o = must_join(path, "other");
+    const struct ballast_demand d = { .node = 0, .bytes = GIB(8) };
+
+    CLAIM1(l, 0, GIB(4), NULL);
+    REPORT1(l, 0, GIB(12));
+    slot_at(behind(l), l->slot)->max_bytes = 4096;
+    OK(ballast_queue(o, &d, 1, 1000, &why) == -EINPROGRESS, "one waits");
+    slot_at(behind(l), l->slot)->state = SLOT_DYING;
+    OK(CLAIM1(l, 0, GIB(4), &why) == 0, "an equal claim");
+    OK(ballast_claim(l, NULL, 0, &why) == 0 && CLAIM1(l, 1, 0, &why) == 0,
+       "zero, above the maximum, on an overfull node, dying, with a queue");
+    REPORT1(l, 0, 0);
+    slot_at(behind(l), l->slot)->state = SLOT_LIVE;
+    OK(ballast_queue_poll(o, &why) == 0, "what it gave back is there");
+    ballast_ledger_close(l);
+    ballast_ledger_close(o);
+}
+
+/* Pages that nobody claimed go first; then claims are broken, one by one. */
+static void test_lost_pages(void)
+{
+    const char *path = new_ledger("lost", 1, GIB(8));
+    struct ballast_ledger *l = must_join(path, "vm");
+    struct ballast_ledger *hog = must_join(path, "hog");
+    uint64_t bytes;
+    bool ok = true;
+
+    CLAIM1(l, 0, GIB(4), NULL);
+    for (bytes = GIB(1); bytes <= GIB(4); bytes += GIB(1)) {
+        ok &= REPORT1(hog, 0, bytes) == 0 &&
+              free_on(l, 0) == (int64_t)(GIB(4) - bytes) &&
+              ballast_check(l, 0, NULL, NULL) == 0;
+    }
+    OK(ok, "what was free goes first, no promise is broken");
+    REPORT1(hog, 0, GIB(5));
+    OK(free_on(l, 0) == -(int64_t)GIB(1) &&
+       cell_on(l, 0).outstanding_bytes == GIB(4) &&
+       ballast_check(l, 0, NULL, NULL) > 0,
+       "then free is negative, check says so, and the claim is not touched");
+    ballast_ledger_close(l);
+    ballast_ledger_close(hog);
+}
+
+static struct ballast_ledger *overcommitted(uint32_t on0, uint32_t on1)
+{
+    struct ballast_config config;
+
+    config_static(&config, 2, GIB(8));
+    config.overcommit_percent[0] = on0;
+    config.overcommit_percent[1] = on1;
+    return must_join(make_ledger("over", &config), "vm");
+}
+
+static void test_overcommit(void)
+{
+    struct ballast_ledger *l = overcommitted(150, 0);
+    struct ballast_config config;
+    const struct ballast_demand huge = {
+        .node = 0, .page_bytes = MIB(2), .bytes = GIB(4) + MIB(2)
+    };
+
+    OK(cell_on(l, 0).capacity_bytes == GIB(12) &&
+       cell_on(l, 0).backed_bytes == GIB(8) &&
+       cell_on(l, 0).overcommit_percent == 150 &&
+       cell_on(l, 1).capacity_bytes == GIB(8) &&
+       cell_on(l, 1).overcommit_percent == 100 &&
+       cell_on(l, ANY).capacity_bytes == GIB(20) &&
+       cell_on(l, ANY).backed_bytes == GIB(16), "a factor for one node");
+    OK(CLAIM1(l, 0, GIB(12), &why) == 0 && free_on(l, 0) == 0,
+       "as much can be promised");
+    OK(CLAIM1(l, 0, GIB(12) + 4096, &why) == -ENOMEM &&
+       why.limit_bytes == GIB(12), "not more");
+    OK(CLAIM1(l, ANY, GIB(20), &why) == 0 && CLAIM1(l, ANY, GIB(20) + 4096,
+       &why) == -ENOMEM && CLAIM1(l, 1, GIB(8) + 4096, &why) == -ENOMEM,
+       "nor elsewhere");
+    ballast_claim(l, NULL, 0, NULL);
+    OK(ballast_claim(l, &huge, 1, &why) == -ENOMEM,
+       "pools of huge pages are what they are");
+    ballast_ledger_close(l);
+    l = overcommitted(33, 1000);
+    OK(cell_on(l, 0).capacity_bytes == GIB(8) / 100 * 33 / 4096 * 4096 +
+       (GIB(8) % 100 * 33 / 100) / 4096 * 4096 &&
+       cell_on(l, 0).capacity_bytes % 4096 == 0 &&
+       cell_on(l, 1).capacity_bytes == GIB(80),
+       "less than all, in whole pages, and ten times");
+    ballast_ledger_close(l);
+    config_static(&config, 2, GIB(8));
+    config.overcommit_percent[0] = 1001;
+    OK(ballast_ledger_create(temp_path("eleven"), &config, 0, &why) ==
+       -EINVAL, "not eleven times");
+}
+
 static void test_sparse(void)
 {
     struct ballast_config config;
@@ -304,11 +415,13 @@ static void test_sparse(void)
     for (n = 0; n < 64; n++) {
         config.node_id[n] = n * 3 + 5;
     }
-    config.nr_classes = 4;
+    config.nr_classes = 8;
     config.page_bytes[2] = GIB(1);
-    config.page_bytes[3] = KIB(64);
+    for (n = 3; n < 8; n++) {
+        config.page_bytes[n] = KIB(64) << (n - 3);
+    }
     OK((l = must_join(make_ledger("sparse", &config), "vm")) != NULL,
-       "64 nodes with gaps, 4 page sizes");
+       "64 nodes with gaps, 8 page sizes");
     OK(CLAIM1(l, 0, GIB(1), &why) == -ENOENT && CLAIM1(l, 5, GIB(1), &why) ==
        0 && CLAIM1(l, 194, GIB(1), &why) == 0 && free_on(l, 5) == GIB(1) &&
        CLAIM1(l, ANY, GIB(64), &why) == 0 &&
@@ -361,6 +474,9 @@ int main(void)
     test_reports();
     test_members();
     test_mine();
+    test_zero_always();
+    test_lost_pages();
+    test_overcommit();
     test_sparse();
     test_standing();
     return tap_done();

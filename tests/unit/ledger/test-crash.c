@@ -12,6 +12,8 @@
  * Built with BALLAST_NO_RECOVERY it is a control: the repair of totals is
  * left out, and the test must notice.
  */
+#include <fcntl.h>
+
 #include "helper.h"
 
 #define MAX_POINTS 20000
@@ -164,6 +166,98 @@ static void do_release(struct ballast_ledger *l)
     ballast_release(l, "victim", NULL);
 }
 
+/* The queue: the other one holds all but 2 GiB of node 1. */
+
+static void do_queue(struct ballast_ledger *l)
+{
+    const struct ballast_demand set[] = {
+        { .node = 0, .bytes = GIB(2) }, { .node = 1, .bytes = GIB(15) },
+    };
+
+    if (ballast_queue(l, set, 2, 60000, NULL) != -EINPROGRESS) {
+        abort();
+    }
+}
+
+static struct ballast_ledger *start_queued(void)
+{
+    struct ballast_ledger *l = start_joined();
+
+    do_queue(l);
+    return l;
+}
+
+static void do_requeue(struct ballast_ledger *l)
+{
+    const struct ballast_demand d = { .node = 1, .bytes = GIB(15) };
+
+    if (ballast_queue(l, &d, 1, 60000, NULL) != -EINPROGRESS) {
+        abort();
+    }
+}
+
+static void do_poll(struct ballast_ledger *l)
+{
+    if (ballast_queue_poll(l, NULL) != -EINPROGRESS) {
+        abort();
+    }
+}
+
+/* As if the other one had left in between. */
+static void do_poll_granted(struct ballast_ledger *l)
+{
+    long n = countdown;
+
+    countdown = 0;
+    ballast_release(l, "blocker", NULL);
+    countdown = n;
+    if (ballast_queue_poll(l, NULL)) {
+        abort();
+    }
+}
+
+static void do_cancel(struct ballast_ledger *l)
+{
+    if (ballast_queue_cancel(l)) {
+        abort();
+    }
+}
+
+static void do_expire(struct ballast_ledger *l)
+{
+    slot_at(l, l->slot)->wait_deadline_ns = 1;
+    if (ballast_queue_poll(l, NULL) != -ETIMEDOUT) {
+        abort();
+    }
+}
+
+static void do_wait(struct ballast_ledger *l)
+{
+    const struct ballast_demand d = { .node = 1, .bytes = GIB(15) };
+
+    if (ballast_claim_wait(l, &d, 1, 1, NULL) != -ETIMEDOUT) {
+        abort();
+    }
+}
+
+static void do_stand_wait(struct ballast_ledger *l)
+{
+    const struct ballast_demand d = { .node = 1, .bytes = GIB(15) };
+
+    if (ballast_stand_wait(l, "victim", &d, 1, 0, 1, NULL) != -ETIMEDOUT) {
+        abort();
+    }
+}
+
+static void prepare_blocker(void)
+{
+    const struct ballast_demand d = { .node = 1, .bytes = GIB(14) };
+    struct ballast_ledger *l = must_open(path);
+
+    ballast_stand(l, "blocker", &d, 1, 0, NULL);
+    ballast_ledger_close(l);
+}
+
 static pid_t run_child(void (*body)(void))
 {
     pid_t pid = fork_child();
@@ -246,6 +340,26 @@ static const struct operation operations[] = {
     { "recovery", prepare_dead_inside, start_open, do_sweep,
       HELD(GIB(1), GIB(3), GIB(1)), NONE },
     { "repair", prepare_wrong_total, start_open, do_repair, NONE, NONE },
+    { "queue", prepare_blocker, start_joined, do_queue,
+      HELD(GIB(2), 0, GIB(1)), HELD(GIB(2), 0, GIB(1)) },
+    { "queue again", prepare_blocker, start_queued, do_requeue,
+      HELD(GIB(2), 0, GIB(1)), HELD(GIB(2), 0, GIB(1)) },
+    { "poll", prepare_blocker, start_queued, do_poll,
+      HELD(GIB(2), 0, GIB(1)), HELD(GIB(2), 0, GIB(1)) },
+    { "poll, granted", prepare_blocker, start_queued, do_poll_granted,
+      HELD(GIB(2), 0, GIB(1)), HELD(GIB(2), GIB(15), GIB(1)) },
+    { "cancel", prepare_blocker, start_queued, do_cancel,
+      HELD(GIB(2), 0, GIB(1)), HELD(GIB(2), 0, GIB(1)) },
+    { "poll, too late", prepare_blocker, start_queued, do_expire,
+      HELD(GIB(2), 0, GIB(1)), HELD(GIB(2), 0, GIB(1)) },
+    { "leave the queue", prepare_blocker, start_queued, do_leave,
+      HELD(GIB(2), 0, GIB(1)), NONE },
+    { "claim from the queue", prepare_blocker, start_queued, do_claim_up,
+      HELD(GIB(2), 0, GIB(1)), HELD(GIB(3), 0, GIB(1)) },
+    { "wait", prepare_blocker, start_joined, do_wait,
+      HELD(GIB(2), 0, GIB(1)), HELD(GIB(2), 0, GIB(1)) },
+    { "stand and wait", prepare_blocker, start_open, do_stand_wait,
+      NONE, HELD(0, 0, 0) },
     { "stand", NULL, start_open, do_stand, NONE, HELD(0, GIB(3), 0) },
     { "release", prepare_standing, start_open, do_release,
       HELD(0, GIB(3), 0), NONE },
@@ -305,7 +419,7 @@ static bool totals_are_right(struct ballast_ledger *l)
     bool ok = true;
     uint32_t i;
 
-    ledger_recompute(l, sums);
+    ok &= ledger_recompute(l, sums) == get32(&l->header->nr_waiters);
     for (i = 0; i < l->geo.nr_cells; i++) {
         ok &= sums[i].claimed_bytes == l->totals[i].claimed_bytes &&
               sums[i].resident_bytes == l->totals[i].resident_bytes &&
@@ -334,6 +448,9 @@ static void examine(const struct operation *op, long n)
     }
     ballast_sweep(l);
     ballast_release(l, "victim", NULL);
+    ballast_release(l, "blocker", NULL);
+    OK(get32(&l->header->nr_waiters) == 0, "%s killed at %ld: nobody waits",
+       op->name, n);
     OK(identity_holds(l) && free_on(l, 0) == GIB(14) &&
        free_on(l, 1) == GIB(16) && free_on(l, ANY) == GIB(30),
        "%s killed at %ld: all is back", op->name, n);
@@ -402,6 +519,7 @@ static long torture_reset(void)
         path = new_ledger("crash", 2, GIB(16));
         l = start_joined();
         l->header->boot_id[3] ^= 1;
+        slot_lock_byte(l->fd, l->slot, F_UNLCK);
         done = survives(&op, n);
         ballast_ledger_close(must_open(path));
         l->slot = SLOT_NONE;

@@ -4,6 +4,7 @@
  */
 #include <sys/stat.h>
 
+#define IDENTITY_ALWAYS
 #include "helper.h"
 
 static struct ballast_refusal why;
@@ -188,7 +189,7 @@ static void test_stale_sample(void)
     set_node(0, GIB(16), GIB(8), 0);
     set_node(3, GIB(16), GIB(16), 0);
     CLAIM1(o, 0, GIB(4), NULL);
-    sample_take(l, &sample);
+    sample_take_all(l, &sample);
     REPORT1(o, 0, GIB(4));
     set_node(0, GIB(16), GIB(4), 0);
     view_zero(&l->geo, &from);
@@ -214,6 +215,92 @@ static void test_stale_sample(void)
     ballast_ledger_close(o);
 }
 
+/* What nobody promised goes first; then a promise is broken, and shown. */
+static void test_hog(void)
+{
+    struct ballast_ledger *l = must_join(host_ledger(0), "vm");
+    bool ok = true;
+    unsigned gib;
+
+    set_node(0, GIB(16), GIB(10), 0);
+    set_node(3, GIB(16), GIB(10), 0);
+    OK(CLAIM1(l, 0, GIB(4), &why) == 0, "a claim on a quiet host");
+    for (gib = 9; gib >= 4; gib--) {
+        set_node(0, GIB(16), GIB(gib), 0);
+        ok &= cell_on(l, 0).broken_bytes == 0 &&
+              ballast_check(l, 0, NULL, NULL) == 0;
+    }
+    OK(ok, "a hog that never heard of the ledger takes what is free");
+    set_node(0, GIB(16), GIB(3), 0);
+    OK(cell_on(l, 0).broken_bytes == GIB(1) &&
+       cell_on(l, 0).outstanding_bytes == GIB(4) &&
+       ballast_check(l, 0, NULL, NULL) == 1, "and more: broken, by how much");
+    ballast_ledger_close(l);
+}
+
+static void test_overcommit(void)
+{
+    struct ballast_config config;
+    struct ballast_ledger *l;
+
+    set_node(0, GIB(16), GIB(4), 0);
+    set_node(3, GIB(16), GIB(4), 0);
+    if (ballast_config_host(&config, 0)) {
+        abort();
+    }
+    config.count_cache_percent = 0;
+    config.overcommit_percent[0] = 125;
+    config.overcommit_percent[1] = 50;
+    config.capacity_bytes[0][0] = config.capacity_bytes[1][0] = GIB(8);
+    l = must_join(make_ledger("kernel", &config), "vm");
+    OK(CLAIM1(l, 0, GIB(6) + 4096, &why) == -ENOMEM &&
+       why.reason == BALLAST_SHORT_KERNEL && why.missing_bytes == 4096 &&
+       CLAIM1(l, 0, GIB(6), &why) == 0,
+       "the kernel's free memory counts for a quarter of the capacity more");
+    OK(cell_on(l, 0).broken_bytes == GIB(2) &&
+       ballast_check(l, 0, NULL, NULL) == 0,
+       "status says what is not there, check takes it as meant");
+    ballast_claim(l, NULL, 0, NULL);
+    OK(CLAIM1(l, 3, 4096, &why) == -ENOMEM &&
+       why.reason == BALLAST_SHORT_KERNEL, "or for half of it less");
+    set_node(3, GIB(16), GIB(6), 0);
+    OK(CLAIM1(l, 3, GIB(2), &why) == 0 && CLAIM1(l, 3, GIB(2) + 4096, &why) ==
+       -ENOMEM, "and no more");
+    ballast_ledger_close(l);
+}
+
+/* Nodes that a claim does not touch are not asked. */
+static void test_only_what_is_needed(void)
+{
+    struct ballast_ledger *l = must_join(host_ledger(0), "vm");
+    struct ballast_ledger *o = must_join(temp_path("kernel"), "other");
+    struct sample sample = { .valid = false };
+    struct view from, to;
+
+    set_node(0, GIB(16), GIB(8), 0);
+    view_zero(&l->geo, &from);
+    view_zero(&l->geo, &to);
+    to.col[COL_CLAIMED][0] = GIB(1);
+    view_redeem(&l->geo, &to);
+    ledger_lock(l);
+    OK(admit(l, &from, &to, &sample, &why) == ADMIT_SAMPLE &&
+       sample.need[0] == 1, "one cell for a claim on one node");
+    ledger_unlock(l);
+    write_file("devices/system/node/node3/meminfo", "no figures\n");
+    OK(CLAIM1(l, 0, GIB(1), &why) == 0 && CLAIM1(o, ANY, GIB(1), &why) == 0,
+       "a silent node holds up nobody who does not need it");
+    ledger_lock(l);
+    OK(admit(l, &from, &to, &sample, &why) == ADMIT_SAMPLE &&
+       sample.need[0] == (1 | UINT64_C(1) << l->geo.nr_classes),
+       "all nodes when there are claims on any");
+    ledger_unlock(l);
+    OK(CLAIM1(l, 0, GIB(7), &why) == 0 && CLAIM1(l, 0, GIB(8), &why) ==
+       -ENOMEM, "and they must stay possible");
+    ballast_ledger_close(l);
+    ballast_ledger_close(o);
+    set_node(3, GIB(16), GIB(8), 0);
+}
+
 static void test_silent_kernel(void)
 {
     struct ballast_ledger *l = must_join(host_ledger(0), "vm");
@@ -234,9 +321,12 @@ int main(void)
     test_config();
     test_admission();
     test_host_wide();
-    if (!over_daemon()) {
-        test_stale_sample();    /* a sample is taken between two inner calls */
+    if (!over_daemon()) {       /* between two inner calls of the library */
+        test_stale_sample();
+        test_only_what_is_needed();
     }
+    test_hog();
+    test_overcommit();
     test_silent_kernel();
     remove_sysfs();
     return tap_done();

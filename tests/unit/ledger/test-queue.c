@@ -8,6 +8,7 @@
  */
 #include <pthread.h>
 
+#define IDENTITY_ALWAYS
 #include "helper.h"
 
 static struct ballast_refusal why;
@@ -247,6 +248,7 @@ static void test_passed_over(void)
     own_slot(t.a)->wait_seen_ns = host_now_ns() + UINT64_C(3600000000000);
     OK(CLAIM1(t.c, 0, MIB(4), &why) == 0,
        "an entry seen in the future holds up nobody");
+    ballast_queue_cancel(t.a);
     end(&t, "passed over");
 }
 
