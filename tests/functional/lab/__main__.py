@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Dict, List, NoReturn, Optional, Sequence
 
-from guest import image_missing
+from guest import GuestTrouble, image_missing
 from ballast import paths
 
 from . import page, survival
-from .cell import Row, Settings, Source, attempt, failure, migrate
+from .cell import Row, Settings, Source, attempt, failure, migrate, one_line
 from .plan import MODES, SHAPES, TRANSPORTS, BadRequest, Cell, Wanted, cells, groups
 from .progress import Progress, clock
 from .results import Store, exit_status, row_of
@@ -174,7 +174,11 @@ def conclude(store: Store, settings: Settings, whole: bool) -> int:
 
 def survive(given: argparse.Namespace, settings: Settings) -> int:
     """--survival."""
-    status = survival.survey(given.survival, settings, given.out, ['hints'] * given.stock + ['ballast'])
+    try:
+        status = survival.survey(given.survival, settings, given.out, ['hints'] * given.stock + ['ballast'])
+    except (GuestTrouble, TimeoutError) as trouble:
+        print(f'lab: guests do not boot here: {one_line(trouble)}', file=sys.stderr)
+        return 4
     print(f'lab: {given.out}/survival.csv has every migration'
           + ('; a guest of Ballast DIED' if status == 3 else ''), flush=True)
     return status

@@ -23,7 +23,9 @@ Row = Dict[str, Any]
 
 INSIDE = Path(__file__).with_name('inside.sh')
 DOWNTIME_MS = 300
-ANSWER = 60.0               # seconds a living guest may take for an answer on a loaded machine
+ANSWER = 60.0               # seconds a living guest may take for an answer
+PATIENCE = 5                # so often that, if its virtual processor had less than this to do it with
+ENOUGH_MS = 30e3
 SPARE = 128                 # MiB: the source grows, and QEMU itself
 CHUNK = 3000                # characters of a line that the guest's console takes at once
 WITHOUT_THP = ('import ctypes, os, sys; ctypes.CDLL(None).prctl(41, 1, 0, 0, 0); '
@@ -273,14 +275,29 @@ def _statistics(source: VM) -> Row:
     return row
 
 
+def wait_answer(guest: LinuxGuest) -> None:
+    """Dead is who had processor time and did not answer; who had none may be on a machine that is too busy."""
+    begun = used = 0.0
+    for _ in range(PATIENCE):
+        begun = begun or probe.processor(guest.vm).vcpu
+        try:
+            guest.try_run('echo alive', ANSWER)
+            return
+        except TimeoutError:
+            used = probe.processor(guest.vm).vcpu - begun
+            if used > ENOUGH_MS:
+                break
+    raise GuestTrouble(f'does not answer; its processor has run for {used / 1e3:.0f} s meanwhile')
+
+
 def _check(source: Source, destination: LinuxGuest) -> Row:
     """The guest lives, its files hold, and its load has met nothing wrong on either side."""
-    destination.try_run('echo alive', ANSWER)
+    wait_answer(destination)
     destination.check_alive()
     wrong = wrong_files(destination.run('/tmp/lab.sh kept', 300), source.sums)
     before = int(destination.run('/tmp/lab.sh count', ANSWER).split()[0])
     wait_until(lambda: int(destination.run('/tmp/lab.sh count').split()[0]) > before,
-               'the load to go on', ANSWER)
+               'the load to go on', PATIENCE * ANSWER)
     pieces, bad = (int(word) for word in destination.run('/tmp/lab.sh stop', 300).split())
     destination.check_alive()
     if wrong or bad:

@@ -27,7 +27,7 @@ from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence
 from guest import MIB, GuestTrouble, LinuxGuest
 from ballast.vm import Number, start_migration, wait_migration, wait_until
 
-from .cell import ANSWER, Lost, Settings, install, make_guest, one_line, why_dead, wrong_files
+from .cell import ANSWER, PATIENCE, Lost, Settings, install, make_guest, one_line, wait_answer, why_dead, wrong_files
 from .plan import SHAPES, TRANSPORTS, Cell, Mode, mode_of
 from .progress import Progress
 
@@ -36,7 +36,8 @@ KEEP = 8                # MiB of files that stay
 CHAINS = 2              # side by side
 UNBIND_US = 150000      # into a migration of half a second or more
 LOAD = 'turn 4 16'      # MiB/s, MiB
-END = 120.0             # seconds a migration may take on a loaded machine
+END = 300.0             # seconds a migration may take on a loaded machine
+BOOTS = 3               # so often a guest may fail to boot on such a machine
 
 
 def _nodes(*sizes: int) -> List[str]:
@@ -151,6 +152,22 @@ def _boot(kind: Kind, mode: Mode, settings: Settings, stack: ExitStack) -> Linux
     return guest
 
 
+def _booted(kind: Kind, mode: Mode, settings: Settings, stack: ExitStack) -> LinuxGuest:
+    """A machine that is too busy can keep a guest from booting: that is not what is looked for."""
+    for left in reversed(range(BOOTS)):
+        attempt = ExitStack()
+        try:
+            guest = _boot(kind, mode, settings, attempt)
+        except (GuestTrouble, TimeoutError):
+            attempt.close()
+            if not left:
+                raise
+        else:
+            stack.push(attempt)
+            return guest
+    raise AssertionError('not reached')
+
+
 def _pieces(guest: LinuxGuest) -> int:
     count, wrong = guest.run('/tmp/lab.sh count', ANSWER).split()
     if wrong != '0':
@@ -160,9 +177,9 @@ def _pieces(guest: LinuxGuest) -> int:
 
 def _alive(guest: LinuxGuest, before: int) -> None:
     """It answers, has printed no oops, and its load goes on."""
-    guest.try_run('echo alive', ANSWER)
+    wait_answer(guest)
     guest.check_alive()
-    wait_until(lambda: _pieces(guest) > before, 'the load to go on', ANSWER)
+    wait_until(lambda: _pieces(guest) > before, 'the load to go on', PATIENCE * ANSWER)
 
 
 def _final(guest: LinuxGuest, sums: Sequence[str]) -> None:
@@ -192,7 +209,7 @@ class Chain:
     def run(self, count: int) -> List[Hop]:
         """So many hops, or fewer if the guest dies."""
         with ExitStack() as stack:
-            guest = _boot(self.kind, self.mode, self.settings, stack)
+            guest = _booted(self.kind, self.mode, self.settings, stack)
             sums = guest.run(f'{self.kind.lab} sums').split()
             for hop in range(1, count + 1):
                 last = sums if hop == count else None
