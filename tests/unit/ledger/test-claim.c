@@ -376,7 +376,6 @@ static struct ballast_ledger *overcommitted(uint32_t on0, uint32_t on1)
 static void test_overcommit(void)
 {
     struct ballast_ledger *l = overcommitted(150, 0);
-    struct ballast_config config;
     const struct ballast_demand huge = {
         .node = 0, .page_bytes = MIB(2), .bytes = GIB(4) + MIB(2)
     };
