@@ -63,7 +63,7 @@ ok 'clients: none' 2 "'0': 1 to 65536 are allowed" d --max-clients 0
 ok 'clients: too many' 2 '1 to 65536' d --max-clients 65537
 ok 'clients per user: more than all' 2 'at most --max-clients, which is 5' \
     d --max-clients 5 --max-clients-per-uid 6
-ok 'socket: too long' 2 'a path of 1 to 107 bytes' \
+ok 'socket: too long' 2 'a path of 1 to 103 bytes' \
     d --socket "$(printf '%0108d' 0)"
 ok 'config: absent' 2 'nowhere.*: No such file' d --config "$dir/nowhere"
 printf 'frob 1\n' > "$dir/config"
