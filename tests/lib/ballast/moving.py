@@ -281,12 +281,12 @@ class Move:
         self.src.qmp('migrate-set-parameters', {'max-bandwidth': bandwidth, 'downtime-limit': 1000,
                                                 'avail-switchover-bandwidth': threshold})
 
-    def begin(self, capabilities: Optional[Dict[str, bool]] = None) -> None:
+    def begin(self, capabilities: Optional[Dict[str, bool]] = None, bandwidth: int = SLOW) -> None:
         """Migrate, slowly; it ends when let()."""
         wait_until(lambda: self.src.migration().get('status') in (None, 'cancelled', 'failed', 'completed'), 'its turn')
         dst = self.new_destination()
         self.worker.torn.clear()
-        self.limit(SLOW)
+        self.limit(bandwidth)
         start_migration(self.src, dst, capabilities)
 
     def hold(self, rounds: int, working: bool = False) -> None:
