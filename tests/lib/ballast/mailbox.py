@@ -66,6 +66,11 @@ class Mailbox:
         self._qtest.writel(BASE + _EXTRA, extra)
         self._do(_LOOP, addr, length)
 
+    def begin_loop(self, addr: int, length: int) -> None:
+        """The same, but return at once."""
+        self._qtest.writel(BASE + _EXTRA, 0)
+        self._post(_LOOP, addr, length)
+
     def laps(self) -> int:
         """Complete laps of loops so far; a lap ends with the write to `extra`."""
         return self._field(_LAPS)

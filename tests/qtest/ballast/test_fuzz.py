@@ -566,14 +566,15 @@ def fuzz() -> None:
     """As many episodes as there is time for."""
     host.need_device()
     total: Dict[str, int] = {}
-    end = time.monotonic() + 60 * tap.options.minutes
+    begun, seconds = time.monotonic(), 60 * tap.options.minutes
     for seed in _seeds():
-        left = end - time.monotonic()
-        if left < 3:
+        left = begun + seconds - time.monotonic()
+        enough = total.get('queue_one', 0) > 100 and total.get('arrived', 0)
+        if left < 3 and (enough or left < -4 * seconds):        # a busy machine is given more time
             break
-        _episode(seed, min(EPISODE_S, left), total)
+        _episode(seed, min(EPISODE_S, left) if left > 3 else EPISODE_S, total)
     tap.note(f'in all: {total}')
-    assert total.get('queue_one', 0) > 100 and total.get('arrived', 0), 'too little to prove anything'
+    assert enough, 'too little to prove anything'
 
 
 if __name__ == '__main__':
