@@ -92,7 +92,7 @@ def _amount(value: float, unit: str) -> str:
 def row(key: Key, result: Result) -> str:
     """A measured line."""
     return _row((key.name, _amount(result.value, result.unit), _amount(result.reference, result.unit),
-                 f'{result.ratio:.2f}', key.limit.text(result.unit),
+                 f'{result.ratio:.2f}' if result.ratio >= 0.005 else f'{result.ratio:.1e}', key.limit.text(result.unit),
                  'yes' if result.met(key.limit) else 'NO', key.reference))
 
 
