@@ -313,6 +313,7 @@ class Checker:
         self.contents = results.Contents()
         self.results = results.Results(
             os.path.join(args.build, 'test-results'), args.fresh)
+        self.built = None       # a future: the unit tests, once built
 
     def log(self, name):
         return os.path.join(self.logs, re.sub(r'[^\w.-]+', '-', name) + '.log')
@@ -479,7 +480,7 @@ class Checker:
                  if not self.has_tag(t, 'slow', 'random')]
         if not names:
             section.add('SKIP', f'{name}: unit tests', None,
-                            'no tests in this build')
+                        'no tests in this build')
             return
         start = time.monotonic()
         log = self.log(name)
@@ -500,51 +501,45 @@ class Checker:
     def has_tag(test, *tags):
         return any(s.rpartition(':')[2] in tags for s in test['suite'])
 
-    def wanted_tests(self, section):
-        for test in self.meson_tests(self.args.build):
-            name = f"unit/{test['name']}"
-            if not self.report.wants(name):
-                continue
-            if self.has_tag(test, 'slow') and not self.args.full:
-                section.add('SKIP', name, None, 'long: run with --full')
-                continue
-            yield test
-
     def build_tests(self):
-        """scripts/setup does not; their keys need them."""
-        return run(['ninja', '-C', self.args.build, 'meson-test-prereq'],
-                   self.log('meson-test-build'), 1200) == 0
+        """scripts/setup does not.  Those that are wanted."""
+        tests = [test for test in self.meson_tests(self.args.build)
+                 if self.report.wants(f"unit/{test['name']}")]
+        if tests:
+            run(['ninja', '-C', self.args.build, 'meson-test-prereq'],
+                self.log('meson-test-build'), 1200)
+        return tests
 
     def run_meson(self, _, section):
-        """All unit tests; each has a result of its own to keep."""
-        tests = list(self.wanted_tests(section))
-        built = bool(tests) and self.build_tests()
-        keys = {}
-        for test in tests:
-            random = self.has_tag(test, 'random')
-            key = self.unit_key() if built and not random else None
+        """Each test has a result of its own to keep."""
+        key = self.unit_key()
+        names = []
+        for test in self.built.result():
             name = f"unit/{test['name']}"
-            earlier = self.results.earlier(name, key)
+            random = self.has_tag(test, 'random')
+            earlier = [] if random else self.results.earlier(name, key)
             if earlier:
                 section.again(earlier)
+            elif self.has_tag(test, 'slow') and not self.args.full:
+                section.add('SKIP', name, None, 'long: run with --full')
             else:
                 self.results.forget(name)
-                keys[test['name']] = key
-        if keys:
-            self.meson_test(section, keys)
+                names.append(test['name'])
+        if names:
+            self.meson_test(section, names, key)
 
-    def meson_test(self, section, keys):
-        """Runs those; keeps the results of those that have a key."""
+    def meson_test(self, section, names, key):
         log = self.log('meson-test')
         output = os.path.join(self.args.build, 'meson-logs', 'testlog.json')
         if os.path.exists(output):
             os.unlink(output)
-        code = run([self.args.meson, 'test', '-C', self.args.build, *keys],
+        code = run([self.args.meson, 'test', '-C', self.args.build, *names],
                    log, 3600, self.env)
         if not os.path.exists(output):
             section.add('FAIL', 'unit', None, 'meson test ran nothing')
             section.detail(read_text(log), log)
             return
+        unchanged = self.unit_key() == key
         seen = set()
         for line in read_text(output).splitlines():
             test = json.loads(line)
@@ -553,9 +548,9 @@ class Checker:
             seen.add(name)
             start = len(section.tests)
             self.one_meson_result(f'unit/{name}', section, test)
-            self.keep(f'unit/{name}', self.unit_key, keys.get(name),
-                      section.passed(start))
-        for name in keys:
+            if unchanged and section.passed(start):
+                self.results.keep(f'unit/{name}', key, section.passed(start))
+        for name in names:
             if name not in seen:
                 section.add('FAIL', f'unit/{name}', None, 'did not run')
         if code != 0 and all(status != 'FAIL' for status, _ in section.tests):
@@ -582,15 +577,15 @@ class Checker:
         elif result == 'SKIP':
             reason = output.strip().splitlines()
             section.add('SKIP', name, test['duration'],
-                            reason[-1] if reason else 'no reason given')
+                        reason[-1] if reason else 'no reason given')
             return
         elif result in ('OK', 'EXPECTEDFAIL'):
             section.add('PASS', name, test['duration'])
             return
         else:
             section.add('FAIL', name, test['duration'],
-                            'time-out' if result == 'TIMEOUT' else
-                            exit_text(test.get('returncode') or 0))
+                        'time-out' if result == 'TIMEOUT' else
+                        exit_text(test.get('returncode') or 0))
         log = self.log(name)
         with open(log, 'w', encoding='utf-8') as f:
             f.write(output + (test.get('stderr') or ''))
@@ -674,6 +669,7 @@ class Checker:
         paths = [os.path.join(TOP, name) for name in names]
         paths += [*results.machine_files(), *self.qemu_files()]
         if built:
+            self.built.result()
             paths += results.products(self.args.build)
         asked = [TOP, self.args.meson, self.args.qemu, self.args.qemu_src]
         return results.digest([*asked, *results.facts(self.env),
@@ -700,20 +696,15 @@ class Checker:
                 ('static/spdx', self.check_spdx, self.static_key),
                 ('static/shellcheck', self.check_shellcheck, self.static_key),
                 ('static/checkpatch', self.check_style, self.static_key),
-                ('unit', self.run_meson, None),
                 ('build/ledger-only', self.check_ledger_only, self.build_key),
                 ('build/clang', self.check_clang, self.build_key)):
-            if name == 'unit' or self.report.wants(name):
+            if self.report.wants(name):
                 yield Unit(name, check, key)
+        yield Unit('unit', self.run_meson, None)
         for name, path in self.programs():
             if self.report.wants(name):
                 yield Unit(name, functools.partial(self.run_program, path),
                            functools.partial(self.program_key, path))
-
-    def keep(self, name, make_key, key, tests):
-        """Unless an input changed while it ran."""
-        if key and tests and make_key() == key:
-            self.results.keep(name, key, tests)
 
     def one(self, unit, section):
         key = unit.key and unit.key()
@@ -723,15 +714,19 @@ class Checker:
             return
         self.results.forget(unit.name)
         unit.check(unit.name, section)
-        self.keep(unit.name, unit.key, key, section.passed())
+        # Nothing is known if an input changed meanwhile.
+        if key and section.passed() and unit.key() == key:
+            self.results.keep(unit.name, key, section.passed())
 
     def all(self):
         with ThreadPoolExecutor(at_once()) as pool:
+            self.built = pool.submit(self.build_tests)
             jobs = []
-            for unit in self.units():
-                section = Section(self.report)
-                jobs.append((section, pool.submit(self.one, unit, section)))
             try:
+                for unit in self.units():
+                    section = Section(self.report)
+                    jobs.append((section,
+                                 pool.submit(self.one, unit, section)))
                 for section, job in jobs:
                     section.take_turn()
                     job.result()
