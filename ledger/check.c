@@ -225,7 +225,8 @@ static void check_totals(struct checker *c)
 static int check_mutex(struct checker *c)
 {
     struct ballast_ledger *l = c->l;
-    bool kind = file_mutex_looks_right(&l->header->mutex), held;
+    bool kind = file_mutex_looks_right(&l->header->mutex) &&
+                !file_mutex_is_lost(&l->header->mutex), held;
     int err;
 
     held = kind && file_mutex_is_orphan(&l->header->mutex);
@@ -233,7 +234,8 @@ static int check_mutex(struct checker *c)
         return 0;
     }
     found(c, BALLAST_DAMAGE, "the lock %s%s", kind ?
-          "is held by a thread that does not exist" : "is of no known kind",
+          "is held by a thread that does not exist" :
+          "is of no known kind, or given up for good",
           c->repair ? "; made anew" : "");
     tell_all(c);
     if (!c->repair) {

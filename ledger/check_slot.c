@@ -90,10 +90,18 @@ static void check_state(struct checker *c, uint32_t nr)
                !get64(&s->name[0]) && !get64(&s->serial)) {
         fix32(c, &s->state, SLOT_FREE, "slot %" PRIu32 " is nobody's, state",
               nr);
-    } else if (state == SLOT_DYING &&
-               (s->flags & (SLOT_STANDING | SLOT_SERVED)
-                ? (s->flags & SLOT_FLAGS) == SLOT_STANDING :
-                has_lock(l, nr))) {
+    }
+}
+
+/* After the flags, which say how an owner lives. */
+static void check_given_up(struct checker *c, uint32_t nr)
+{
+    struct file_slot *s = slot_at(c->l, nr);
+    uint32_t flags = get32(&s->flags) & SLOT_FLAGS;
+
+    if (get32(&s->state) == SLOT_DYING &&
+        (flags & (SLOT_STANDING | SLOT_SERVED) ? flags == SLOT_STANDING :
+         has_lock(c->l, nr))) {
         fix32(c, &s->state, SLOT_LIVE, "slot %" PRIu32 ", given up though its "
               "owner lives, state", nr);
     }
@@ -329,6 +337,7 @@ static void check_slot(struct checker *c, uint32_t nr)
         return;
     }
     check_flags(c, nr);
+    check_given_up(c, nr);
     check_identity(c, nr);
     check_serial(c, nr);
     check_name(c, nr);

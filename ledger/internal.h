@@ -129,6 +129,7 @@ int file_boot_id(uint8_t id[16]);
 int file_mutex_init(pthread_mutex_t *mutex);
 int file_put_mutex(struct file_header *h);
 bool file_mutex_looks_right(const pthread_mutex_t *mutex);
+bool file_mutex_is_lost(const pthread_mutex_t *mutex);
 bool file_mutex_is_orphan(const pthread_mutex_t *mutex);
 bool file_has_locks(int fd);
 

@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -123,6 +124,22 @@ static int lock_slowly(struct ballast_ledger *l)
     }
 }
 
+/*
+ * glibc's trylock says that a mutex is beyond recovery, and keeps it: the next
+ * one would wait for us instead of hearing the same.
+ */
+static void let_go(pthread_mutex_t *mutex)
+{
+#ifdef __GLIBC__
+    int mine = gettid();
+
+    __atomic_compare_exchange_n(&mutex->__data.__lock, &mine, 0, false,
+                                __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+#else
+    (void)mutex;
+#endif
+}
+
 int ledger_lock(struct ballast_ledger *l)
 {
     pthread_mutex_t *mutex = &l->header->mutex;
@@ -143,6 +160,9 @@ int ledger_lock(struct ballast_ledger *l)
     }
     if (!is_alive(l)) {
         return -EBADMSG;    /* what we locked is no mutex any more */
+    }
+    if (err == ENOTRECOVERABLE) {
+        let_go(mutex);
     }
     if (err) {
         return err;
