@@ -73,8 +73,8 @@ static bool used_slot_is_silent(const struct geometry *geo,
            IN_FIELD(at, file_slot, max_bytes) ||
            in_range(at, offsetof(struct file_slot, seq) + 1, 3) ||
            IN_FIELD(at, file_slot, wait_deadline_ns) ||
-           (IN_FIELD(at, file_slot, dying_since_ns) &&
-            s->state == SLOT_DYING) ||
+           /* left behind by whoever died just before it called this dying */
+           IN_FIELD(at, file_slot, dying_since_ns) ||
            (IN_FIELD(at, file_slot, wait_seen_ns)) ||
            (IN_FIELD(at, file_slot, wait_since_ns)) ||
            (IN_FIELD(at, file_slot, cookie) && (s->flags & SLOT_SERVED)) ||
