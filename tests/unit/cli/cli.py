@@ -8,6 +8,7 @@ string is its name.  It fails by an exception and skips by Skip.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,12 @@ BALLAST = os.path.abspath(sys.argv[1])
 TOP = os.path.abspath(sys.argv[2])
 BUILD = os.path.abspath(sys.argv[3])
 GIB = 1 << 30
+
+
+def heed_signals():
+    """As a shell in a terminal starts programs, under nohup as well."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Skip(Exception):
@@ -110,6 +117,7 @@ class Ledger:
 
 def main(tests):
     """Runs what begins with test_, in order."""
+    heed_signals()
     bad = 0
     found = [f for name, f in tests.items() if name.startswith('test_')]
     print(f'1..{len(found)}', flush=True)
