@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from guest import APPEND, MIB, TROUBLE, GuestTrouble, LinuxGuest
+from ballast import paths
 from ballast.vm import VM, VMLaunchFailure, wait_until
 
 from . import probe
@@ -327,6 +328,7 @@ def migrate(source: Source, stack: ExitStack) -> Row:
         row.update(_check(source, destination))
     except (GuestTrouble, TimeoutError) as trouble:
         row.update(status='dead', reason=why_dead(destination, trouble))
+        keep_log(destination, '-'.join(map(str, source.cell.key)))
     except Lost as loss:
         row.update(status='lost', reason=one_line(loss))
     return {'status': 'ok', 'reason': '', **row}
@@ -339,6 +341,19 @@ def why_dead(guest: LinuxGuest, trouble: BaseException) -> str:
     if not lines and isinstance(trouble, TimeoutError):
         return 'does not answer'
     return one_line(lines[0] if lines else trouble)
+
+
+def keep_log(guest: LinuxGuest, name: str) -> Path:
+    """Everything that helps to find out why: what QEMU, the console and, if it answers, the kernel say."""
+    parts = [f'== QEMU\n{guest.vm.log()}', *(f'== console\n{port.text}' for port in guest.vm.serial)]
+    try:
+        parts.append(f"== dmesg\n{guest.run('dmesg | cat -n')}\n== uptime\n{guest.run('cat /proc/uptime')}")
+    except Exception as error:  # pylint: disable=broad-except
+        parts.append(f'== no dmesg: {one_line(error)}')
+    path = paths.BUILD / 'lab' / f'{name}.log'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n'.join(parts), 'utf-8', errors='replace')
+    return path
 
 
 def one_line(error: object, length: int = 300) -> str:

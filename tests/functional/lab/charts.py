@@ -20,6 +20,7 @@ PLOT = WIDTH - LEFT - RIGHT
 TOP = 84
 BAR = 13
 GAP = 14                # between the groups
+NEXT_TO_NOTHING = 0.03  # of the longest bar
 CHAR = 0.58             # width of an average character, in units of the font's size
 
 # Colours that people with any kind of colour vision tell apart, on white and on black.
@@ -89,8 +90,9 @@ CHARTS = (
     Chart('processor', 'Processor time of both QEMUs', 's', lambda row: _scaled(host_side(row), 1000),
           "User and system time of all threads during the migration, without the guest's own."),
     Chart('growth', "Growth of the source's memory", 'MiB', _figure('source_growth', MIB),
-          "The most that the source held during the migration, less what it held before; what the guest's "
-          'own load touched is part of it.'),
+          "The most that the source held during the migration, less what it held before. A part is the guest's "
+          'own load; with hints the larger one is that Linux zeroes each page as it hints it (init_on_alloc), and '
+          'so populates it.'),
     Chart('destination', 'Memory of the destination', 'MiB', _figure('destination_rss', MIB),
           'Resident when the migration was through.'),
 )
@@ -228,12 +230,16 @@ def _head(chart: Chart, height: float) -> str:
 
 
 def ratios(groups: Sequence[Group], reference: str) -> List[Tuple[float, str]]:
-    """Ballast's figure over the reference's, smallest first, with what it is of."""
+    """Ballast's figure over the reference's, smallest first, with what it is of.
+
+    A reference that is next to nothing in the chart makes no ratio.
+    """
     found = []
+    least = NEXT_TO_NOTHING * max((bar.value or 0 for group in groups for bar in group.bars), default=0)
     for group in groups:
         values = {bar.mode: bar.value for bar in group.bars}
         ours, theirs = values.get('ballast'), values.get(reference)
-        if ours is not None and theirs:
+        if ours is not None and theirs and theirs >= least:
             found.append((ours / theirs, group.title))
     return sorted(found)
 

@@ -27,7 +27,8 @@ from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence
 from guest import MIB, GuestTrouble, LinuxGuest
 from ballast.vm import Number, start_migration, wait_migration, wait_until
 
-from .cell import ANSWER, PATIENCE, Lost, Settings, install, make_guest, one_line, wait_answer, why_dead, wrong_files
+from .cell import (ANSWER, PATIENCE, Lost, Settings, install, keep_log, make_guest, one_line, wait_answer,
+                   why_dead, wrong_files)
 from .plan import SHAPES, TRANSPORTS, Cell, Mode, mode_of
 from .progress import Progress
 
@@ -233,6 +234,7 @@ class Chain:
                 _final(destination, sums)
         except (GuestTrouble, TimeoutError) as trouble:
             status, reason = 'dead', why_dead(destination, trouble)
+            keep_log(destination, f'survival-{self.kind.key}-{self.mode.key}-{time.time():.0f}')
         except Lost as loss:
             status, reason = 'lost', one_line(loss)
         except Exception as error:  # pylint: disable=broad-except
