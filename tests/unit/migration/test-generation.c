@@ -9,6 +9,12 @@
  * run with the stock algorithm (no arming) as a control: it must lose pages,
  * or the model is too tame to prove anything.
  *
+ * Absent pages: content 0, and not present.  They are looked up in the first
+ * generation and dropped some steps later; a page may be discarded at any
+ * time; what was left out and is dirty and zero in a later generation is
+ * left out again.  Controls: a look before arming, no mark for what was
+ * discarded, and a left-out mark that outlives sending.
+ *
  * What a write leaves in the log:
  *   KVM  manual protect, all set initially: the page's bit, which stays set
  *        until QEMU clears the chunk; a harvest reads bits, clears none, and
@@ -34,9 +40,18 @@ struct hint {
     unsigned id;
 };
 
+/* What is left out, and what is done wrong about it. */
+enum absent { NONE, ABSENT, EARLY_LOOK, NO_MARK, STALE_LEFT_OUT };
+
 struct model {
     enum log_kind kind;
     bool ballast;
+    enum absent absent;
+    int stamp;                  /* content of the latest write */
+    bool present[PAGES];
+    bool marked[PAGES];         /* discarded: dirty in the next harvest */
+    bool seen[PAGES];           /* absent at the look, not dropped yet */
+    bool left_out[PAGES];
 
     int src[PAGES], dst[PAGES];
     bool in_use[PAGES];
@@ -93,6 +108,8 @@ static void harvest(struct model *m)
     int p;
 
     for (p = 0; p < PAGES; p++) {
+        m->dirty[p] |= m->marked[p];
+        m->marked[p] = false;
         any_new |= m->log[p] && !m->dirty[p];
         m->dirty[p] |= m->log[p];
         m->harvested[p] = m->log[p];
@@ -116,6 +133,62 @@ static void arm(struct model *m)
     memset(m->traced, true, sizeof(m->traced));
 }
 
+/* Absent pages -------------------------------------------------------- */
+
+static void look(struct model *m)
+{
+    int p;
+
+    for (p = 0; p < PAGES; p++) {
+        m->seen[p] = !m->present[p];
+    }
+}
+
+static void drop_page(struct model *m, int page)
+{
+    clear_chunk(m, page / CHUNK);
+    if (m->dirty[page] && m->gen.number == 1) {
+        m->left_out[page] = true;
+    }
+    m->dirty[page] = false;
+}
+
+static void drop_seen(struct model *m)
+{
+    int p;
+
+    for (p = 0; p < PAGES; p++) {
+        if (m->seen[p] && m->gen.open && m->gen.number == 1) {
+            drop_page(m, p);
+        }
+        m->seen[p] = false;
+    }
+}
+
+/* After arming, before anything is sent. */
+static void look_for_zeros(struct model *m)
+{
+    int p;
+
+    for (p = 0; p < PAGES; p++) {
+        if (!m->left_out[p] || !m->dirty[p]) {
+            continue;
+        }
+        if (!m->src[p]) {
+            drop_page(m, p);
+        } else if (m->absent != STALE_LEFT_OUT) {
+            m->left_out[p] = false;
+        }
+    }
+}
+
+static void discard(struct model *m, int page)
+{
+    m->src[page] = 0;
+    m->present[page] = false;
+    m->marked[page] = m->absent != NO_MARK;
+}
+
 /* QEMU ---------------------------------------------------------------- */
 
 static void sync_and_publish(struct model *m)
@@ -123,12 +196,16 @@ static void sync_and_publish(struct model *m)
     ballast_gen_end(&m->gen);
     m->answered = 0;
     harvest(m);
+    if (m->absent == EARLY_LOOK) {
+        look(m);
+    }
     /* The guest runs on while QEMU arms. */
     if (pick(2)) {
         int p = pick(PAGES);
 
         if (m->in_use[p]) {
-            m->src[p]++;
+            m->src[p] = ++m->stamp;
+            m->present[p] = true;
             log_write(m, p);
         }
     }
@@ -137,6 +214,10 @@ static void sync_and_publish(struct model *m)
     }
     ballast_gen_begin(&m->gen, m->gen.number + 1, true);
     m->id++;
+    if (m->absent && m->absent != EARLY_LOOK) {
+        look(m);
+    }
+    look_for_zeros(m);
 }
 
 static void send_page(struct model *m, int page)
@@ -162,8 +243,7 @@ static void handle_hint(struct model *m)
     }
     if (ballast_gen_verdict(&m->gen, m->answered == m->id && h.id == m->id) ==
         BALLAST_HINT_APPLIED) {
-        clear_chunk(m, h.page / CHUNK);
-        m->dirty[h.page] = false;
+        drop_page(m, h.page);
     }
 }
 
@@ -172,7 +252,8 @@ static void handle_hint(struct model *m)
 static void guest_write(struct model *m, int page)
 {
     m->in_use[page] = true;
-    m->src[page]++;
+    m->src[page] = m->absent && !pick(3) ? 0 : ++m->stamp;
+    m->present[page] = true;
     log_write(m, page);
 }
 
@@ -187,6 +268,14 @@ static void step(struct model *m)
 {
     int page = pick(PAGES);
 
+    if (m->absent && !pick(5)) {
+        if (pick(2)) {
+            drop_seen(m);
+        } else {
+            discard(m, page);
+        }
+        return;
+    }
     switch (pick(8)) {
     case 0:
         sync_and_publish(m);
@@ -211,15 +300,17 @@ static void step(struct model *m)
 }
 
 /* Pages in use that differ in the end. */
-static int run(enum log_kind kind, bool ballast, uint64_t schedule)
+static int run(enum log_kind kind, bool ballast, enum absent absent,
+               uint64_t schedule)
 {
-    struct model m = { .kind = kind, .ballast = ballast };
+    struct model m = { .kind = kind, .ballast = ballast, .absent = absent };
     int i, lost = 0;
 
     seed = schedule * 0x9e3779b97f4a7c15ULL + 1;
     for (i = 0; i < PAGES; i++) {
         m.in_use[i] = pick(2);
-        m.src[i] = 1;
+        m.present[i] = !absent || pick(2);
+        m.src[i] = m.present[i] ? ++m.stamp : 0;
         m.dirty[i] = true;
         m.log[i] = kind == KVM;
         m.traced[i] = true;
@@ -239,16 +330,20 @@ static int run(enum log_kind kind, bool ballast, uint64_t schedule)
     return lost;
 }
 
-static int run_all(enum log_kind kind, bool ballast)
+static int run_all(enum log_kind kind, bool ballast, enum absent absent)
 {
+    static const char *const names[] = {
+        "", ", absent pages", ", looked before arming", ", no mark for discards",
+        ", left-out mark outlives sending",
+    };
     int schedule, bad = 0;
 
     for (schedule = 0; schedule < SCHEDULES; schedule++) {
-        bad += run(kind, ballast, schedule) > 0;
+        bad += run(kind, ballast, absent, schedule) > 0;
     }
-    printf("# %s, %s: %d of %d schedules lose a page\n",
-           kind == KVM ? "KVM" : "TCG", ballast ? "armed" : "stock", bad,
-           SCHEDULES);
+    printf("# %s, %s%s: %d of %d schedules lose a page\n",
+           kind == KVM ? "KVM" : "TCG", ballast ? "armed" : "stock",
+           names[absent], bad, SCHEDULES);
     return bad;
 }
 
@@ -285,12 +380,24 @@ int main(void)
 {
     int bad = test_verdicts();
 
-    bad += report(run_all(KVM, true) == 0, "KVM, armed: nothing is lost");
-    bad += report(run_all(TCG, true) == 0, "TCG, armed: nothing is lost");
-    bad += report(run_all(KVM, false) > 0,
+    bad += report(run_all(KVM, true, NONE) == 0,
+                  "KVM, armed: nothing is lost");
+    bad += report(run_all(TCG, true, NONE) == 0,
+                  "TCG, armed: nothing is lost");
+    bad += report(run_all(KVM, true, ABSENT) == 0,
+                  "KVM, absent pages left out: nothing is lost");
+    bad += report(run_all(TCG, true, ABSENT) == 0,
+                  "TCG, absent pages left out: nothing is lost");
+    bad += report(run_all(KVM, false, NONE) > 0,
                   "control: KVM without arming loses pages");
-    bad += report(run_all(TCG, false) > 0,
+    bad += report(run_all(TCG, false, NONE) > 0,
                   "control: TCG without arming loses pages");
+    bad += report(run_all(KVM, true, EARLY_LOOK) > 0,
+                  "control: looking before arming loses pages");
+    bad += report(run_all(KVM, true, NO_MARK) > 0,
+                  "control: discards without a mark lose pages");
+    bad += report(run_all(TCG, true, STALE_LEFT_OUT) > 0,
+                  "control: a left-out mark that outlives sending loses");
     printf("1..%d\n", tests);
     return bad > 0;
 }
