@@ -38,6 +38,28 @@ def _verdicts(guest: LinuxGuest) -> Dict[str, int]:
     return dict(info['migration'])
 
 
+def _absent(guest: LinuxGuest) -> Dict[str, Any]:
+    absent = dict(guest.vm.qmp('query-free-page-hints')['absent'])
+    tap.note(str(absent))
+    return absent
+
+
+@tap.case('a fresh guest: what it never touched is not sent, with the stock balloon and no hints')
+def fresh() -> None:
+    """Absent pages need neither our device nor hints; a guest at work loses nothing."""
+    with host() as here:
+        source, destination = _pair(here, GIB, device=STOCK_DEVICE, balloon={'free-page-hint': 'off'})
+        source.keep(32)
+        source.start_stress()
+        info = source.migrate_to(destination, SLOW)
+        absent = _absent(source)
+        assert absent['skipped-bytes'] > 512 * MIB, absent
+        assert info['ram']['duplicate'] < 128 * MIB // PAGE, info['ram']
+        destination.finish_stress()
+        destination.check_kept()
+        destination.check_alive()
+
+
 @tap.case('written and deleted memory is not sent, kept files arrive')
 def hints() -> None:
     """The verdicts say what the hints did; the checksums say that it was right."""
@@ -127,6 +149,8 @@ def ballooned() -> None:
         source.keep(32)
         source.balloon(256 * MIB)
         source.migrate_to(destination)
+        absent = _absent(source)
+        assert absent['skipped-bytes'] > 200 * MIB, absent
         tap.equal(destination.actual(), 256 * MIB, 'the balloon')
         ledger = here.ledgers[1]
         wait_until(lambda: ledger.claimed('vm') <= 256 * MIB + SLACK, 'the claim to fall')
