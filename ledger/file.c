@@ -30,7 +30,9 @@
 
 #define OPEN_LOCK_TRIES     5000
 #define OPEN_LOCK_WAIT_NS   1000000
+#ifndef ORPHAN_TRIES
 #define ORPHAN_TRIES        100
+#endif
 
 static int open_lock(int fd, short type)
 {

@@ -108,17 +108,17 @@ static int lock_slowly(struct ballast_ledger *l)
         } else if (round < SPINS * YIELDS) {
             sched_yield();
         } else if (host_now_ns() >= until) {
-            return ETIMEDOUT;
+            return -ETIMEDOUT;
         } else {
             nanosleep(&nap, NULL);
             nap.tv_nsec = nap.tv_nsec * 2 > LAST_NAP_NS ? LAST_NAP_NS :
                           nap.tv_nsec * 2;
         }
         if (!is_alive(l)) {
-            return EBADMSG;
+            return -EBADMSG;
         }
-        err = pthread_mutex_trylock(&l->header->mutex);
-        if (err != EBUSY) {
+        err = -pthread_mutex_trylock(&l->header->mutex);
+        if (err != -EBUSY) {
             return err;
         }
     }
@@ -150,13 +150,13 @@ int ledger_lock(struct ballast_ledger *l)
         return -EBADMSG;
     }
     ballast_crash_point();
-    err = pthread_mutex_trylock(mutex);
-    if (err == EBUSY) {
+    err = -pthread_mutex_trylock(mutex);
+    if (err == -EBUSY) {
         err = lock_slowly(l);
     }
-    if (err == EOWNERDEAD) {
+    if (err == -EOWNERDEAD) {
         ledger_recover(l);
-        err = pthread_mutex_consistent(mutex);
+        err = -pthread_mutex_consistent(mutex);
     }
     if (!is_alive(l)) {
         return -EBADMSG;    /* what we locked is no mutex any more */
@@ -165,7 +165,7 @@ int ledger_lock(struct ballast_ledger *l)
         let_go(mutex);
     }
     if (err) {
-        return -err;
+        return err;
     }
     ballast_crash_point();
     if (get32(&l->header->retired)) {

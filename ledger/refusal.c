@@ -182,8 +182,10 @@ static void say_holders(struct text *t, const struct ballast_refusal *why,
         }
         say_bytes(t, h->reserved_bytes);
     }
-    if (why->more_holders) {
+    if (why->more_holders && nr) {
         say(t, " and %u more", why->more_holders);
+    } else if (why->more_holders) {
+        say(t, "%s%u that a daemon does not name", how, why->more_holders);
     }
 }
 

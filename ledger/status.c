@@ -299,41 +299,43 @@ static void derive_cells(const struct geometry *geo,
     }
 }
 
+struct place {
+    uint64_t ticket;
+    uint32_t participant;
+};
+
 static int compare_tickets(const void *a, const void *b)
 {
-    const struct file_slot *x = *(const struct file_slot *const *)a;
-    const struct file_slot *y = *(const struct file_slot *const *)b;
+    const struct place *x = a, *y = b;
 
-    return x->wait_ticket < y->wait_ticket ? -1 :
-           x->wait_ticket > y->wait_ticket;
+    return x->ticket < y->ticket ? -1 : x->ticket > y->ticket;
 }
 
 /* @line has room for all copies: those who wait, first come first. */
 static void fill_places(const struct ballast_ledger *l,
-                        const struct copies *c, const struct file_slot **line,
+                        const struct copies *c, struct place *line,
                         struct ballast_status *st)
 {
-    uint32_t i, k;
+    uint32_t i;
 
     for (i = 0; i < c->nr; i++) {
-        if (queue_waits(copy_at(l, c, i))) {
-            line[st->nr_waiting++] = copy_at(l, c, i);
+        const struct file_slot *s = copy_at(l, c, i);
+
+        if (queue_waits(s)) {
+            line[st->nr_waiting].ticket = s->wait_ticket;
+            line[st->nr_waiting++].participant = i;
         }
     }
     qsort(line, st->nr_waiting, sizeof(line[0]), compare_tickets);
-    for (i = 0; i < c->nr && st->nr_waiting; i++) {
-        for (k = 0; k < st->nr_waiting; k++) {
-            if (line[k] == copy_at(l, c, i)) {
-                st->participants[i].queue_place = k + 1;
-            }
-        }
+    for (i = 0; i < st->nr_waiting; i++) {
+        st->participants[line[i].participant].queue_place = i + 1;
     }
 }
 
 static int fill(struct ballast_ledger *l, const struct copies *c,
                 struct ballast_status *st)
 {
-    const struct file_slot **line;
+    struct place *line;
     struct view v, wanted;
     uint32_t i;
     int err;

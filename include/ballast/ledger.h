@@ -145,7 +145,8 @@ struct ballast_usage {
  * @BALLAST_NAME_IN_USE: a living participant has the name.  -EADDRINUSE
  * @BALLAST_BAD_NAME: empty, too long, not UTF-8, control characters.  -EINVAL
  * @BALLAST_BAD_FILE: not a ledger, or damaged, or cut short (-EBADMSG), or
- *     replaced since it was opened (-ESTALE), or its lock is beyond repair
+ *     replaced or removed since it was opened (-ESTALE: nobody joins, no claim
+ *     grows, the rest goes on if it was removed), or its lock is beyond repair
  *     (-ENOTRECOVERABLE, -EINVAL).
  * @BALLAST_OTHER_FORMAT: a format this program does not know.
  *     -EPROTONOSUPPORT
@@ -194,7 +195,8 @@ enum ballast_reason {
  * @name: the participant's name.
  * @pid: its process, 0 for none.
  * @slot: its slot.
- * @reserved_bytes: what it reserves of the node and page size in question.
+ * @reserved_bytes: what it reserves of the node and page size in question;
+ *     after BALLAST_BEHIND_QUEUE, by how much it wants to grow there.
  * @dying: its process has lost its lock, its memory may not be back yet.
  */
 struct ballast_holder {

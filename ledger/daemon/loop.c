@@ -284,6 +284,32 @@ static void handle(struct daemon *d, uint64_t data)
     }
 }
 
+static bool is_end(const struct epoll_event *e)
+{
+    return e->data.u64 >> 32 == EVENT_WATCH;
+}
+
+/*
+ * Ends of processes first: a client that was just served is in the list again
+ * ahead of them, and who asks after a death must find it.
+ */
+static void handle_all(struct daemon *d, const struct epoll_event *events,
+                       int nr)
+{
+    int i;
+
+    for (i = 0; i < nr; i++) {
+        if (is_end(&events[i])) {
+            handle(d, events[i].data.u64);
+        }
+    }
+    for (i = 0; i < nr; i++) {
+        if (!is_end(&events[i])) {
+            handle(d, events[i].data.u64);
+        }
+    }
+}
+
 static void drop_silent(struct daemon *d)
 {
     uint64_t now = host_now_ns();
@@ -349,7 +375,7 @@ int loop_run(struct daemon *d)
 {
     struct epoll_event events[EVENTS];
     uint64_t tick_at = 0;
-    int nr, i;
+    int nr;
 
     if (loop_start(d)) {
         return 1;
@@ -363,9 +389,7 @@ int loop_run(struct daemon *d)
         if (nr < 0 && errno != EINTR) {
             return log_failure("epoll_wait", -errno), 1;
         }
-        for (i = 0; i < nr; i++) {
-            handle(d, events[i].data.u64);
-        }
+        handle_all(d, events, nr);
         if (d->nr_held) {
             serve_held(d);
         }

@@ -197,7 +197,7 @@ static int apply(struct options *o, int id, const char *value)
     case OPT_LEDGER:
         return set_path("ledger", value, 4095, &o->ledger);
     case OPT_SOCKET:
-        return set_path("socket", value, WIRE_PATH_BYTES - 1, &o->socket);
+        return set_path("socket", value, WIRE_PATH_BYTES - 5, &o->socket);
     case OPT_USER:
         return set_path("user", value, 255, &o->user);
     case OPT_ALLOW:

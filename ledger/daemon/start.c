@@ -60,16 +60,43 @@ static int check_given(void)
     return LISTEN_FD;
 }
 
+/*
+ * The name never goes: who opens a ledger while the daemon is started anew
+ * finds a socket, waits, and does not take it for a path to nothing.
+ *
+ * A daemon of another ledger may be there by mistake: it stays.
+ */
+static bool somebody_listens(const struct sockaddr_un *at)
+{
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool answered = fd < 0 ||
+                    connect(fd, (const struct sockaddr *)at, sizeof(*at)) == 0 ||
+                    errno != ECONNREFUSED;
+
+    close(fd);
+    return answered;
+}
+
 static int bind_own(int fd, const struct sockaddr_un *at)
 {
+    struct sockaddr_un fresh = { .sun_family = AF_UNIX };
     struct stat st;
+    int n;
 
-    /* Nobody else serves this ledger: what is left there is a dead one's. */
-    if (lstat(at->sun_path, &st) == 0 && S_ISSOCK(st.st_mode)) {
-        unlink(at->sun_path);
+    n = snprintf(fresh.sun_path, sizeof(fresh.sun_path), "%s.new",
+                 at->sun_path);
+    if (n < 0 || (size_t)n >= sizeof(fresh.sun_path)) {
+        return -ENAMETOOLONG;
     }
-    if (bind(fd, (const struct sockaddr *)at, sizeof(*at)) ||
-        chmod(at->sun_path, 0666) || listen(fd, BACKLOG)) {
+    /* Nobody else serves this ledger: what is left there is a dead one's. */
+    if (lstat(at->sun_path, &st) == 0 &&
+        (!S_ISSOCK(st.st_mode) || somebody_listens(at))) {
+        return -EADDRINUSE;
+    }
+    unlink(fresh.sun_path);
+    if (bind(fd, (const struct sockaddr *)&fresh, sizeof(fresh)) ||
+        chmod(fresh.sun_path, 0666) || listen(fd, BACKLOG) ||
+        rename(fresh.sun_path, at->sun_path)) {
         return -errno;
     }
     return 0;

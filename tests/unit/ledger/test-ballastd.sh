@@ -63,7 +63,7 @@ ok 'clients: none' 2 "'0': 1 to 65536 are allowed" d --max-clients 0
 ok 'clients: too many' 2 '1 to 65536' d --max-clients 65537
 ok 'clients per user: more than all' 2 'at most --max-clients, which is 5' \
     d --max-clients 5 --max-clients-per-uid 6
-ok 'socket: too long' 2 'a path of 1 to 107 bytes' \
+ok 'socket: too long' 2 'a path of 1 to 103 bytes' \
     d --socket "$(printf '%0108d' 0)"
 ok 'config: absent' 2 'nowhere.*: No such file' d --config "$dir/nowhere"
 printf 'frob 1\n' > "$dir/config"
@@ -105,6 +105,10 @@ ok 'run' 0 '^slot=.*,cookie=.*,socket=/' "$ballast" run \
     --ledger "$dir/socket" --claim 1G -- sh -c 'echo "$BALLAST_CLAIM"'
 ok "a quota is the owner's too, if it is given one" 0 'may claim, 2 GiB' \
     sh -c '! "$@"' - "$ballast" run --ledger "$dir/socket" --claim 3G -- true
+"$ballast" init --ledger "$dir/second" --capacity 1G --admission static
+ok "a socket that another daemon listens to stays" 1 'Address already in use' \
+    "$ballastd" --ledger "$dir/second" --socket "$dir/socket"
+ok 'and is served' 0 '^s: standing' "$ballast" status --ledger "$dir/socket"
 ok 'a socket is no ledger to serve' 1 'is a socket' \
     "$ballastd" --ledger "$dir/socket" --socket "$dir/other"
 kill "$pid"

@@ -144,7 +144,7 @@ static struct ballast_ledger *populate(void)
     uint32_t nr;
 
     config_static(&config, 2, GIB(2));
-    config.nr_slots = 10;
+    config.nr_slots = 7;
     unlink(path);
     if (ballast_ledger_create(path, &config, 0, NULL)) {
         abort();
@@ -230,6 +230,9 @@ static void test_every_byte(uint8_t bits)
         if (room && at % 64) {
             continue;   /* zeros that are looked at in a loop */
         }
+        if (bits == 0x01 && at < offsetof(struct file_header, boot_id)) {
+            continue;   /* compared with a copy: one change tells as much */
+        }
         kind = change_one(l, whole, at, bits);
         if (kind < 0) {
             broken++;
@@ -240,7 +243,7 @@ static void test_every_byte(uint8_t bits)
             printf("# byte %zu ^ %02x is not found\n", at, bits);
         }
     }
-    OK(!broken && !counts[2] && counts[0] > 1000, "each byte ^ %02x: %zu %s, "
+    OK(!broken && !counts[2] && counts[0] > 500, "each byte ^ %02x: %zu %s, "
        "%zu %s, %zu %s", bits, counts[0], kinds[0], counts[1], kinds[1],
        counts[2], kinds[2]);
     OK(identity_holds(l) && ballast_check(l, 0, NULL, NULL) == 0,
@@ -284,10 +287,10 @@ static void test_more(void)
        ballast_check(l, 0, NULL, NULL) == 0 &&
        memcmp(a->name, b->name, sizeof(a->name)) && a->serial != b->serial,
        "two of one name and number (%s)", last_finding);
-    for (i = 0; i < 10; i++) {
+    for (i = 0; i < 7; i++) {
         memset(slot_at(l, i), 0xa5, l->geo.slot_bytes);
     }
-    OK(ballast_check(l, BALLAST_CHECK_REPAIR, note_finding, NULL) > 10 &&
+    OK(ballast_check(l, BALLAST_CHECK_REPAIR, note_finding, NULL) > 7 &&
        ballast_check(l, 0, note_finding, NULL) == 0 && identity_holds(l),
        "noise in all slots (%s)", last_finding);
     for (i = 0; i < 4; i++) {

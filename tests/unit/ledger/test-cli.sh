@@ -41,6 +41,15 @@ ok 'init: bad slots' 2 "'0': a number from 1 to 8192" \
     "$ballast" init --slots 0
 ok 'init: bad admission' 2 'kernel or static' "$ballast" init --admission x
 ok 'init: bad cache' 2 'from 0 to 100' "$ballast" init --count-cache 101
+ok 'init: bad factor' 2 "'5000': a number from 1 to 1000" \
+    "$ballast" init --capacity 1G --overcommit 5000
+ok 'init: a factor for no node' 2 'there is no node 3' \
+    "$ballast" init --capacity 1G@0 --overcommit 3=150
+ok 'init: factors' 0 '' env BALLAST_LEDGER="$dir/factors" "$ballast" init \
+    --admission static --capacity 2G@0 --capacity 2G@1 --overcommit 150 \
+    --overcommit 1=200
+ok 'init: what may be promised' 0 '"node": null.*"capacity": 7516192768' \
+    env BALLAST_LEDGER="$dir/factors" "$ballast" status --json
 ok 'init: the same capacity twice' 2 'node 0 and pages of 4096 bytes is given' \
     "$ballast" init --capacity 1G --capacity 2G@0
 ok 'init: reserve and capacity' 2 'without --capacity' \

@@ -4,7 +4,9 @@
  * works, and none makes us read outside of it (the sanitizers watch).
  */
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include "helper.h"
@@ -209,6 +211,118 @@ static void test_reboot(void)
     ballast_ledger_close(l);
 }
 
+/* Not a reboot: somebody's lock is there, and no lock survives one. */
+static void test_damaged_boot_id(void)
+{
+    const char *path = new_ledger("bootid", 2, GIB(8));
+    struct ballast_ledger *l = must_join(path, "vm"), *o;
+
+    CLAIM1(l, 0, GIB(3), NULL);
+    l->header->boot_id[5] ^= 1;
+    o = must_open(path);
+    OK(free_on(o, 0) == GIB(5) && nr_in_state(o, BALLAST_RUNNING) == 1 &&
+       ballast_check(o, 0, NULL, NULL) == 0,
+       "a damaged boot id does not empty a ledger that is in use");
+    ballast_ledger_close(o);
+    ballast_ledger_close(l);
+}
+
+/* Words that say what to do; and nobody is thrown out by doing it. */
+static void test_other_formats(void)
+{
+    const char *path = new_ledger("format", 2, GIB(8));
+    struct ballast_ledger *l = must_join(path, "vm");
+    struct ballast_config config;
+    uint32_t format;
+    char text[512];
+
+    config_static(&config, 1, GIB(4));
+    for (format = 1; format <= 3; format += 2) {
+        poke(path, 8, &format, 4);
+        fix_sum(path);
+        OK(open_reason(path) == BALLAST_OTHER_FORMAT &&
+           why.err == -EPROTONOSUPPORT, "format %u", format);
+        ballast_refusal_text(&why, text, sizeof(text));
+        OK(strstr(text, "init --force"), "says what to do: %s", text);
+        OK(ballast_ledger_create(path, &config, BALLAST_CREATE_FORCE, &why) ==
+           -EBUSY, "not while somebody is in it");
+    }
+    ballast_ledger_close(l);
+    OK(ballast_ledger_create(path, &config, BALLAST_CREATE_FORCE, &why) == 0 &&
+       open_reason(path) == BALLAST_OK, "when nobody is");
+}
+
+/* Ours alone, of one MiB: where we may. */
+static bool mount_small(const char *dir)
+{
+    char map[32];
+    uid_t uid = getuid();
+    int fd;
+
+    if (unshare(CLONE_NEWNS)) {
+        if (unshare(CLONE_NEWUSER | CLONE_NEWNS)) {
+            return false;
+        }
+        fd = open("/proc/self/uid_map", O_WRONLY);
+        snprintf(map, sizeof(map), "0 %u 1", uid);
+        if (fd < 0 || write(fd, map, strlen(map)) < 0) {
+            return false;
+        }
+        close(fd);
+    }
+    return mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("small", dir, "tmpfs", 0, "size=1m") == 0;
+}
+
+static int fill_up(const char *path)
+{
+    struct ballast_config config;
+    struct ballast_ledger *l;
+    char filler[300];
+    struct stat st;
+    int bad = 0, fd;
+
+    config_static(&config, 2, GIB(1));
+    config.nr_slots = 4096;
+    bad |= ballast_ledger_create(path, &config, 0, &why) == -ENOSPC ? 0 : 1;
+    bad |= open_reason(path) == BALLAST_SYSTEM && why.err == -ENOENT ? 0 : 2;
+    config.nr_slots = 100;
+    bad |= ballast_ledger_create(path, &config, 0, &why) == 0 ? 0 : 4;
+    snprintf(filler, sizeof(filler), "%s.filler", path);
+    fd = open(filler, O_CREAT | O_RDWR, 0600);
+    for (st.st_size = 0; posix_fallocate(fd, st.st_size, 4096) == 0;
+         st.st_size += 4096) {
+    }
+    l = must_join(path, "vm");
+    bad |= CLAIM1(l, 0, GIB(1), &why) == 0 && identity_holds(l) ? 0 : 8;
+    ballast_ledger_close(l);
+    return bad;
+}
+
+/* Nothing is left of the try; what is there already can be used. */
+static void test_full(void)
+{
+    char dir[256], path[280];
+    int status;
+    pid_t pid;
+
+    snprintf(dir, sizeof(dir), "%s", temp_path("small"));
+    mkdir(dir, 0700);
+    snprintf(path, sizeof(path), "%s/ledger", dir);
+    pid = fork_child();
+    if (pid == 0) {
+        _exit(mount_small(dir) ? fill_up(path) : 77);
+    }
+    waitpid(pid, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        OK(true, "a full file system # SKIP mounting is not allowed");
+    } else {
+        OK(status == 0, "a full file system: no new ledger, old ones work "
+           "(%x)", status);
+    }
+    rmdir(dir);
+}
+
 static void test_create(void)
 {
     const char *path = new_ledger("create", 2, GIB(8));
@@ -268,6 +382,9 @@ int main(void)
     test_truncated();
     test_noise_in_slots();
     test_reboot();
+    test_damaged_boot_id();
+    test_other_formats();
+    test_full();
     test_create();
     return tap_done();
 }

@@ -7,7 +7,9 @@
  * inherited nothing.  Children say one letter on a pipe when they are ready.
  */
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include "helper.h"
 
@@ -182,6 +184,134 @@ static void test_other_namespace(void)
     OK(ballast_sweep(l) == 1, "which ends");
     past->slot = SLOT_NONE;
     ballast_ledger_close(past);
+    ballast_ledger_close(l);
+}
+
+/* A real one, where we may make one: a participant that is its pid 1. */
+static void test_real_namespace(void)
+{
+    const char *path = new_ledger("realns", 1, GIB(8));
+    struct ballast_ledger *l = must_open(path);
+    struct file_slot *s = slot_at(l, 0);
+    pid_t pid = fork_child(), inner;
+
+    if (pid == 0) {
+        if (unshare(CLONE_NEWUSER | CLONE_NEWPID)) {
+            say_ready('u');
+            _exit(0);
+        }
+        inner = fork_child();
+        if (inner == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);   /* nothing else ends a pid 1 */
+            join_and_claim(path, "inner");
+            say_ready('i');
+            pause();
+        }
+        while (waitpid(inner, NULL, 0) < 0) {
+        }
+        _exit(0);
+    }
+    if (wait_ready() == 'u') {
+        OK(true, "in a real pid namespace # SKIP not allowed here");
+        waitpid(pid, NULL, 0);
+        ballast_ledger_close(l);
+        return;
+    }
+    OK(s->pid == 1 && s->pidns_inode != host_pidns() && free_on(l, 0) ==
+       GIB(2) && ballast_sweep(l) == 0, "pid 1 of another namespace lives");
+    ballast_ledger_close(must_join(path, "one more"));
+    OK(nr_in_state(l, BALLAST_RUNNING) == 1, "though it is not our pid 1");
+    kill_and_reap(pid);
+    while (nr_in_state(l, BALLAST_RUNNING)) {
+        usleep(1000);
+    }
+    OK(ballast_sweep(l) == 0 && nr_in_state(l, BALLAST_STATE_DYING) == 1,
+       "killed, it has its time of grace");
+    s->dying_since_ns -= UINT64_C(3000000000);
+    OK(ballast_sweep(l) == 1 && free_on(l, 0) == GIB(8), "and then is gone");
+    ballast_ledger_close(l);
+}
+
+static void test_stopped(void)
+{
+    const char *path = new_ledger("stopped", 1, GIB(8));
+    struct ballast_ledger *l = must_join(path, "vm");
+    pid_t pid = fork_child();
+
+    if (pid == 0) {
+        join_and_claim(path, "child");
+        say_ready('k');
+        pause();
+    }
+    wait_ready();
+    kill(pid, SIGSTOP);
+    waitpid(pid, NULL, WUNTRACED);
+    OK(CLAIM1(l, 0, GIB(4), &why) == -ENOMEM && ballast_sweep(l) == 0 &&
+       nr_in_state(l, BALLAST_RUNNING) == 2, "who is stopped keeps its claim");
+    kill_and_reap(pid);
+    OK(CLAIM1(l, 0, GIB(4), &why) == 0, "killed then, it loses it");
+    ballast_ledger_close(l);
+}
+
+#ifdef LOCK_MS
+static void test_stopped_inside(void)
+{
+    const char *path = new_ledger("inside", 1, GIB(8));
+    struct ballast_ledger *l = must_join(path, "vm"), *inner;
+    char text[256];
+    pid_t pid = fork_child();
+
+    if (pid == 0) {
+        inner = must_join(path, "child");
+        CLAIM1(inner, 0, GIB(6), NULL);
+        ledger_lock(inner);
+        inner->totals[0].claimed_bytes = 1;     /* in the middle of it */
+        say_ready('k');
+        kill(getpid(), SIGSTOP);
+        pause();
+    }
+    wait_ready();
+    waitpid(pid, NULL, WUNTRACED);
+    OK(CLAIM1(l, 0, GIB(1), &why) == -ETIMEDOUT, "stopped inside: others give "
+       "up");
+    ballast_refusal_text(&why, text, sizeof(text));
+    OK(strstr(text, "locked by another process"), "and say why: %s", text);
+    kill_and_reap(pid);
+    OK(CLAIM1(l, 0, GIB(1), &why) == 0 && identity_holds(l),
+       "killed then, the next one repairs");
+    ballast_ledger_close(l);
+}
+#endif
+
+/* A slot that the daemon made: no lock, its process is its life. */
+static void test_served(void)
+{
+    const char *path = new_ledger("served", 1, GIB(8));
+    struct ballast_ledger *l = must_open(path);
+    struct birth b = { .name = "served", .flags = SLOT_SERVED,
+                       .cookie = { 1, 2 } };
+    struct ballast_status *st;
+    struct view v;
+    uint32_t nr;
+    pid_t pid = fork_child();
+
+    if (pid == 0) {
+        pause();
+    }
+    identity_of(pid, &b.who);
+    view_zero(&l->geo, &v);
+    ledger_lock(l);
+    slot_find_free(l, false, &nr);
+    slot_take(l, slot_at(l, nr), &b, &v);
+    ledger_unlock(l);
+    OK(ballast_sweep(l) == 0 && ballast_status_get(l, &st) == 0 &&
+       st->participants[0].served &&
+       st->participants[0].state == BALLAST_RUNNING, "a served one runs");
+    ballast_status_free(st);
+    OK(ballast_check(l, 0, NULL, NULL) == 0, "check has nothing to say");
+    kill_and_reap(pid);
+    ballast_sweep(l);
+    OK(slot_at(l, nr)->state == SLOT_FREE, "until its process is gone");
     ballast_ledger_close(l);
 }
 
@@ -436,6 +566,12 @@ static void test_locks(void)
     test_dying_participant();
     test_pid_reuse();
     test_other_namespace();
+    test_real_namespace();
+    test_stopped();
+#ifdef LOCK_MS
+    test_stopped_inside();
+#endif
+    test_served();
     test_fork_keeps();
     test_no_bequest();
     test_bad_bequests();

@@ -31,6 +31,8 @@ static bool script(struct ballast_ledger *l)
         { .node = 0, .bytes = GIB(2) }, { .node = ANY, .bytes = GIB(1) },
     };
     const struct ballast_demand more = { .node = 0, .bytes = GIB(8) };
+    const struct ballast_demand some = { .node = 0, .bytes = GIB(4) };
+    struct ballast_ledger *m = must_join(path, "m");
     bool ok = ballast_join(l, "vm", 0, NULL) == 0;
 
     ok &= ballast_claim(l, two, 2, NULL) == 0;
@@ -39,6 +41,11 @@ static bool script(struct ballast_ledger *l)
     ok &= ballast_queue(l, &more, 1, 60000, NULL) == -EINPROGRESS;
     ok &= ballast_queue_cancel(l) == 0;
     ok &= own_claim(l) == GIB(3);
+    ok &= CLAIM1(m, 0, GIB(2), NULL) == 0;
+    ok &= ballast_queue(l, &some, 1, 60000, NULL) == -EINPROGRESS;
+    ballast_ledger_close(m);
+    ok &= ballast_queue_poll(l, NULL) == 0;
+    ok &= own_claim(l) == GIB(4);
     ok &= REPORT1(l, 0, 0) == 0;
     ok &= CLAIM1(l, 1, GIB(1), NULL) == 0;
     ok &= own_claim(l) == GIB(1);

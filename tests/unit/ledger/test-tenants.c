@@ -76,12 +76,15 @@ static int bob_looks(void)
 {
     struct ballast_ledger *l = must_join(path, "vm");
     struct ballast_status *st;
+    char text[512];
     int bad = 0;
 
     MUST(CLAIM1(l, 0, GIB(8), &why) == -ENOMEM);
     MUST(why.reason == BALLAST_SHORT_NODE && why.missing_bytes == GIB(1));
     MUST(why.nr_holders == 0 && why.more_holders == 1);
     MUST(why.holders[0].name[0] == '\0' && why.holders[0].pid == 0);
+    ballast_refusal_text(&why, text, sizeof(text));
+    MUST(strstr(text, "; held by 1 that a daemon does not name"));
     MUST(CLAIM1(l, 0, GIB(2), NULL) == 0);
     MUST(ballast_status_get(l, &st) == 0);
     MUST(st->nr_participants == 1 && st->participants[0].uid == BOB &&
