@@ -9,6 +9,9 @@
  * slots, the child's claim as it was or as it was to be, and, once the dead
  * one is swept, all of its capacity back.
  *
+ * All stores with a small geometry, and with larger ones every so manieth, or
+ * with BALLAST_FULL=1 all but of the largest.
+ *
  * Built with BALLAST_NO_RECOVERY it is a control: the repair of totals is
  * left out, and the test must notice.
  */
@@ -16,7 +19,14 @@
 
 #include "helper.h"
 
-#define MAX_POINTS 20000
+#define MAX_POINTS 200000
+
+/* Nodes, page sizes and slots of the ledger, and every how manieth store. */
+static struct {
+    const char *name;
+    uint32_t nodes, classes, slots;
+    long stride;
+} geometry = { "", 2, 2, 64, 1 };
 
 static long countdown;
 static const char *path;
@@ -287,7 +297,8 @@ static void body_dead_inside(void)
 {
     struct ballast_ledger *l = start_joined();
 
-    countdown = 24;     /* the claim is made, the totals are not */
+    /* The claim is made, the totals are not. */
+    countdown = 6 + 3 * (geometry.nodes + 1) * geometry.classes;
     do_claim_set(l);
 }
 
@@ -428,6 +439,23 @@ static bool totals_are_right(struct ballast_ledger *l)
     return ok;
 }
 
+static const char *fresh_ledger(void)
+{
+    struct ballast_config config;
+    uint32_t n, k;
+
+    config_static(&config, geometry.nodes, GIB(16));
+    config.nr_classes = geometry.classes;
+    config.nr_slots = geometry.slots;
+    for (k = 2; k < geometry.classes; k++) {
+        config.page_bytes[k] = MIB(2) << k;
+        for (n = 0; n < geometry.nodes; n++) {
+            config.capacity_bytes[n][k] = GIB(8);
+        }
+    }
+    return make_ledger("crash", &config);
+}
+
 static void examine(const struct operation *op, long n)
 {
     struct ballast_ledger *l = must_open(path);
@@ -452,7 +480,8 @@ static void examine(const struct operation *op, long n)
     OK(get32(&l->header->nr_waiters) == 0, "%s killed at %ld: nobody waits",
        op->name, n);
     OK(identity_holds(l) && free_on(l, 0) == GIB(14) &&
-       free_on(l, 1) == GIB(16) && free_on(l, ANY) == GIB(30),
+       free_on(l, 1) == GIB(16) && free_on(l, ANY) ==
+       (int64_t)(GIB(16) * geometry.nodes - GIB(2)),
        "%s killed at %ld: all is back", op->name, n);
     OK(ballast_check(l, 0, NULL, NULL) == 0, "%s killed at %ld: check",
        op->name, n);
@@ -488,10 +517,11 @@ static long torture(const struct operation *op)
     bool done = false;
     long n;
 
-    for (n = 1; !done && n < MAX_POINTS && !tap_failures; n++) {
+    for (n = 1; !done && n < MAX_POINTS && !tap_failures;
+         n += geometry.stride) {
         struct ballast_ledger *other;
 
-        path = new_ledger("crash", 2, GIB(16));
+        path = fresh_ledger();
         other = must_join(path, "other");
         CLAIM1(other, 0, GIB(2), NULL);
         if (op->prepare) {
@@ -501,7 +531,7 @@ static long torture(const struct operation *op)
         examine(op, n);
         ballast_ledger_close(other);
     }
-    return n - 2;
+    return n - 1 - geometry.stride;
 }
 
 /* A ledger from before a reboot: whoever dies in the reset, it is done. */
@@ -513,10 +543,11 @@ static long torture_reset(void)
     bool done = false;
     long n;
 
-    for (n = 1; !done && n < MAX_POINTS && !tap_failures; n++) {
+    for (n = 1; !done && n < MAX_POINTS && !tap_failures;
+         n += geometry.stride) {
         struct ballast_ledger *l;
 
-        path = new_ledger("crash", 2, GIB(16));
+        path = fresh_ledger();
         l = start_joined();
         l->header->boot_id[3] ^= 1;
         slot_lock_byte(l->fd, l->slot, F_UNLCK);
@@ -528,7 +559,7 @@ static long torture_reset(void)
         OK(ballast_check(l, 0, NULL, NULL) == 0, "reset at %ld: check", n);
         ballast_ledger_close(l);
     }
-    return n - 2;
+    return n - 1 - geometry.stride;
 }
 
 static unsigned create_flags;
@@ -554,11 +585,12 @@ static long torture_create(bool force)
     long n;
 
     create_flags = force ? BALLAST_CREATE_FORCE : 0;
-    for (n = 1; !done && n < MAX_POINTS && !tap_failures; n++) {
+    for (n = 1; !done && n < MAX_POINTS && !tap_failures;
+         n += geometry.stride) {
         struct ballast_ledger *l;
         int err;
 
-        path = new_ledger("crash", 2, GIB(16));
+        path = fresh_ledger();
         if (!force) {
             unlink(path);
         }
@@ -579,14 +611,15 @@ static long torture_create(bool force)
            "create killed at %ld: usable after another try", n);
         ballast_ledger_close(l);
     }
-    return n - 2;
+    return n - 1 - geometry.stride;
 }
 
 static void verdict(const char *what, long points)
 {
     tap_quiet = false;
     OK(!tap_failures && points > 0 && points < MAX_POINTS,
-       "%s: killed at each of %ld points", what, points);
+       "%s%s: killed at each of %ld points, or at every %ldth", geometry.name,
+       what, points, geometry.stride);
     tap_quiet = true;
 }
 
@@ -626,12 +659,22 @@ static void run_control(void)
 
 int main(void)
 {
+    bool full = getenv("BALLAST_FULL") != NULL;
+
     temp_path("");
     tap_quiet = true;
     if (control) {
         run_control();
-    } else {
-        run_all();
+        return tap_done();
     }
+    run_all();
+    geometry = (typeof(geometry)){ "1 page size, ", 2, 1, 4, full ? 1 : 5 };
+    run_all();
+    geometry = (typeof(geometry)){ "4 nodes, 3 sizes, ", 4, 3, 16,
+                                   full ? 1 : 13 };
+    run_all();
+    geometry = (typeof(geometry)){ "64 nodes, 8 sizes, ", 64, 8, 8,
+                                   full ? 311 : 1511 };
+    run_all();
     return tap_done();
 }
