@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ballast import paths
-from guest import DEVICE, GIB, MIB, STOCK_DEVICE, GuestTrouble, LinuxGuest, image_missing
+from guest import DEVICE, GIB, KERNEL, MIB, STOCK_DEVICE, GuestTrouble, LinuxGuest, image_missing
 
 from processor import usage
 from report import Absent, Result, median_of
@@ -101,7 +101,7 @@ def _sample(source: LinuxGuest, destination: LinuxGuest) -> Sample:
 
 def _migrate(variant: Variant) -> Optional[Sample]:
     """Boot, use and free memory, migrate; None if the guest did not survive."""
-    kernel = ['-append', f'console=ttyS0 quiet {variant.append}']     # the last one counts
+    kernel = ['-append', f'{KERNEL} {variant.append}']     # the last one counts
     with ExitStack() as stack:
         source, destination = (
             stack.enter_context(LinuxGuest('bench', MEMORY, plugin=variant.plugin, device=variant.device,
