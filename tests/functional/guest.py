@@ -67,7 +67,6 @@ def image_missing() -> str:
 # With these a kernel clears and copies pages with rep stosb and rep movsb: the fastest way on
 # hardware, but TCG executes them byte by byte.
 CPU = 'max,-erms,-fsrm'
-
 # On a busy machine TCG's timer is too late for a check at boot, and the kernel panics; or the kernel
 # calibrates its clock wrong (482 instead of 2,596 MHz), and 22 s of it without a task switch mean nothing.
 APPEND = 'console=ttyS0 quiet no_timer_check nosoftlockup'
