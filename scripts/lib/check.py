@@ -684,7 +684,8 @@ class Checker:
         return self.key(self.tree()) if inside else None
 
     def unit_key(self):
-        return self.key(self.tree(), built=True)
+        """Of all files: the command's tests read its manual and schemas."""
+        return self.key(self.files(), built=True)
 
     def program_key(self, path):
         return self.key([*self.tree(), path], built=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Does every guest live?  Linux guests under TCG, migrated with hints again and again on a busy machine.
 
-On stock QEMU a guest with two small NUMA nodes dies of about one migration in four (docs/design/hints.md,
+On stock QEMU a guest with two small NUMA nodes dies of about one migration in four (hints.md in docs/design,
 "TCG").  A chain boots a guest and migrates it from QEMU to fresh QEMU; after each hop it has to answer, to
 have printed no oops and to have gone on with its load, and at the end all its files have to be right.
 

@@ -44,7 +44,7 @@ def _blocks(kind: str, *sizes: int) -> Tuple[str, ...]:
 
 
 ONE = Layout(('-m', '128M'), 128 * MIB, ((64 * MIB, 80 * MIB),))
-# the second block is the smaller one: with the other order QEMU aborts under TCG (docs/design/hints.md)
+# the second block is the smaller one: with the other order QEMU aborts under TCG (hints.md in docs/design)
 TWO = Layout(_blocks('memory-backend-ram', 96, 64), 160 * MIB, ((64 * MIB, 72 * MIB), (120 * MIB, 128 * MIB)))
 MEMFD = Layout(_blocks('memory-backend-memfd,share=on', 96, 64), 160 * MIB, TWO.arena)
 
