@@ -161,7 +161,7 @@ int ledger_lock(struct ballast_ledger *l)
     if (!is_alive(l)) {
         return -EBADMSG;    /* what we locked is no mutex any more */
     }
-    if (err == ENOTRECOVERABLE) {
+    if (err == -ENOTRECOVERABLE) {
         let_go(mutex);
     }
     if (err) {

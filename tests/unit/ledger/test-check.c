@@ -298,12 +298,45 @@ static void test_more(void)
     }
 }
 
+/*
+ * Its owner died, and whoever had it next could not make it consistent.  All
+ * are told so, not that somebody holds it: nobody does.
+ */
+static void test_given_up(void)
+{
+    struct ballast_ledger *l = populate();
+    pthread_mutex_t *mutex = &l->header->mutex;
+    struct ballast_refusal told[2];
+    pid_t owner = fork();
+    int i;
+
+    if (owner == 0) {
+        _exit(pthread_mutex_lock(mutex));
+    }
+    waitpid(owner, NULL, 0);
+    OK(pthread_mutex_lock(mutex) == EOWNERDEAD &&
+       pthread_mutex_unlock(mutex) == 0, "a lock is given up for good");
+    for (i = 0; i < 2; i++) {
+        OK(ledger_lock_why(l, &told[i]) == -ENOTRECOVERABLE &&
+           told[i].err == -ENOTRECOVERABLE, "told, time %d: %s", i + 1,
+           told[i].detail);
+    }
+    OK(ballast_check(l, BALLAST_CHECK_REPAIR, note_finding, NULL) == 1 &&
+       ballast_check(l, 0, NULL, NULL) == 0 && ledger_lock(l) == 0,
+       "until it is repaired (%s)", last_finding);
+    ledger_unlock(l);
+    for (i = 0; i < 4; i++) {
+        ballast_ledger_close(cast[i]);
+    }
+}
+
 int main(void)
 {
     ballast_sysfs_root = "/nowhere";
     alarm(100);
     test_only_looks();
     test_more();
+    test_given_up();
     test_every_byte(0xff);
     test_every_byte(0x01);
     return tap_done();
