@@ -181,6 +181,18 @@ tap.add('a pass next to a skip is not kept', _runs_again,
         [PASSED, 'echo "ok 2 - rest # SKIP no"'], '1 passed, 0 failed, 1 skipped', 2)
 
 
+@tap.case('what failed is told again before the summary, with its last words')
+def told_again() -> None:
+    """Whoever sees only the end of a long log sees it, too."""
+    with tree('b', 'c') as here:
+        here.program('a', 'echo "not ok 1 - works"; echo "# why"; exit 1')
+        outcome = here.check()
+        tap.equal(outcome.summary, '2 passed, 1 failed, 0 skipped')
+        told = outcome.lines[outcome.lines.index('What failed, again:') + 1:-1]
+        assert told[0].startswith('  FAIL  functional/a: works') and told[2].endswith('| # why'), told
+        tap.equal(sum(line.startswith('FAIL') for line in outcome.lines), 1, 'lines that begin so')
+
+
 @tap.case('--fresh runs all; a failure then forgets the earlier pass')
 def fresh() -> None:
     """The program fails as long as a file that is no input is there."""
@@ -281,18 +293,18 @@ test('drawn', find_program('t.sh'), args: 'drawn', protocol: 'tap', suite: ['uni
 """
 
 
-@tap.case('unit tests: each on its own, random ones always')
+@tap.case('unit tests: each on its own, random ones always, but brief')
 def unit() -> None:
     """With the real meson."""
     with tree() as here:
         here.meson = shutil.which('meson') or ''
         tap.need(here.meson and shutil.which('ninja'), 'meson and ninja')
-        here.write('t.sh', f'#!/bin/sh\necho $1 >>{here.ran}\necho 1..1\n{PASSED}\n', 0o755)
+        here.write('t.sh', f'#!/bin/sh\necho $1$BALLAST_BRIEF >>{here.ran}\necho 1..1\n{PASSED}\n', 0o755)
         here.write('meson.build', _MESON)
         shutil.rmtree(here.top / 'build')
         subprocess.run([here.meson, 'setup', 'build'], cwd=here.top, check=True, timeout=60,
                        stdout=subprocess.DEVNULL)
-        for ran, unchanged_ in ((['drawn', 'fixed'], 0), (['drawn'], 1)):
+        for ran, unchanged_ in ((['drawn', 'fixed'], 0), (['drawn1'], 1), (['drawn1'], 1)):
             outcome = here.check('--pattern', 'unit/')
             _expect(outcome, ran, '2 passed, 0 failed, 0 skipped')
             tap.equal(outcome.unchanged, unchanged_, 'unchanged')

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # tests/fuzz/run.sh [--control] NAME PROGRAM CORPUS MAX_LEN: all inputs of the
-# corpus, then new ones for ten seconds (BALLAST_FULL: ten minutes, or
-# BALLAST_FUZZ_SECONDS).  What makes it fail is kept, and said how to repeat.
+# corpus, then new ones for ten seconds (BALLAST_FULL: ten minutes, BALLAST_BRIEF:
+# two seconds, or BALLAST_FUZZ_SECONDS).  What makes it fail is kept, and said how to repeat.
 # With --control the program has a bug that must be found.
 set -u
 
@@ -13,7 +13,8 @@ if [ "$1" = --control ]; then
     shift
 fi
 name=$1 program=$2 corpus=$3 max_len=$4
-seconds=${BALLAST_FUZZ_SECONDS:-${BALLAST_FULL:+600}}
+seconds=${BALLAST_FUZZ_SECONDS:-${BALLAST_BRIEF:+2}}
+seconds=${seconds:-${BALLAST_FULL:+600}}
 seconds=${seconds:-10}
 
 work=$(mktemp -d)

@@ -4,7 +4,8 @@
  * at random, while they are killed, stopped and woken at random, from outside
  * and by themselves at a random store to the ledger; another one watches that
  * the identity holds and that nothing is promised twice.  At the end
- * everything comes back.  60 seconds, ten minutes with BALLAST_FULL.
+ * everything comes back.  60 seconds, ten minutes with BALLAST_FULL,
+ * ten seconds with BALLAST_BRIEF.
  *
  *   --seconds N    that long instead
  *   --seed N       of the random numbers (but the kernel's order is its own)
@@ -394,7 +395,8 @@ static uint64_t parse(int argc, char **argv)
         { "seed", required_argument, NULL, 'r' },
         { NULL, 0, NULL, 0 },
     };
-    uint64_t seconds = getenv("BALLAST_FULL") ? 600 : 60;
+    uint64_t seconds = getenv("BALLAST_BRIEF") ? 10 :
+                       getenv("BALLAST_FULL") ? 600 : 60;
     int c;
 
     seed = (unsigned)(now_ms() ^ (uint64_t)getpid() << 16);
