@@ -18,14 +18,53 @@ struct BallastBalloonPCI {
 };
 
 /*
- * A queue that is enabled keeps its size and its rings until it is reset.
- * The specification forbids drivers to change them, QEMU lets them, and
- * then reads a packed ring at an index which it no longer has: an assertion
- * that a guest can cause at will.
+ * A queue that is enabled keeps its size and its rings until it is reset, and
+ * with queues that have rings the device keeps its features: what a ring
+ * looks like depends on them.  The specification forbids drivers to change
+ * either, QEMU lets them, and then reads a ring at an index, or in a place,
+ * which what it has mapped of it does not have: an assertion that a guest can
+ * cause at will.
  */
-static MemoryRegionOps common_ops;
-static void (*common_write)(void *opaque, hwaddr addr, uint64_t val,
-                            unsigned size);
+typedef struct Guard {
+    MemoryRegionOps ops;
+    void (*write)(void *opaque, hwaddr addr, uint64_t val, unsigned size);
+} Guard;
+
+static Guard common, legacy;
+
+static bool any_ring(VirtIODevice *vdev)
+{
+    int n, nr = virtio_get_num_queues(vdev);
+
+    for (n = 0; n < nr; n++) {
+        if (virtio_queue_get_desc_addr(vdev, n)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A guest may also have given it rings through the legacy registers. */
+static bool has_rings(VirtIOPCIProxy *proxy, VirtIODevice *vdev)
+{
+    return proxy->vqs[vdev->queue_sel].enabled ||
+           virtio_queue_get_desc_addr(vdev, vdev->queue_sel);
+}
+
+static bool common_is_kept(VirtIOPCIProxy *proxy, VirtIODevice *vdev,
+                           hwaddr addr, uint64_t val)
+{
+    switch (addr) {
+    case VIRTIO_PCI_COMMON_Q_SIZE:
+        return has_rings(proxy, vdev);
+    case VIRTIO_PCI_COMMON_Q_ENABLE:
+        return has_rings(proxy, vdev) && val == 1;
+    case VIRTIO_PCI_COMMON_GF:
+        return any_ring(vdev);
+    default:
+        return false;
+    }
+}
 
 static void guarded_common_write(void *opaque, hwaddr addr, uint64_t val,
                                  unsigned size)
@@ -33,25 +72,47 @@ static void guarded_common_write(void *opaque, hwaddr addr, uint64_t val,
     VirtIOPCIProxy *proxy = opaque;
     VirtIODevice *vdev = virtio_bus_get_device(&proxy->bus);
 
-    if (vdev && proxy->vqs[vdev->queue_sel].enabled &&
-        (addr == VIRTIO_PCI_COMMON_Q_SIZE ||
-         (addr == VIRTIO_PCI_COMMON_Q_ENABLE && val == 1))) {
-        trace_ballast_queue_kept(vdev->queue_sel, addr, val);
+    if (vdev && common_is_kept(proxy, vdev, addr, val)) {
+        trace_ballast_register_kept(vdev->queue_sel, addr, val);
         return;
     }
-    common_write(opaque, addr, val, size);
+    common.write(opaque, addr, val, size);
 }
 
-/* The region is made when the device is plugged into its bus. */
-static void guard_queues(VirtIOPCIProxy *proxy)
+static void guarded_legacy_write(void *opaque, hwaddr addr, uint64_t val,
+                                 unsigned size)
 {
-    MemoryRegion *mr = &proxy->common.mr;
+    VirtIOPCIProxy *proxy = opaque;
+    VirtIODevice *vdev = virtio_bus_get_device(&proxy->bus);
 
-    if (mr->ops && mr->ops->write && mr->ops != &common_ops) {
-        common_ops = *mr->ops;
-        common_write = common_ops.write;
-        common_ops.write = guarded_common_write;
-        mr->ops = &common_ops;
+    if (vdev && addr == VIRTIO_PCI_GUEST_FEATURES && any_ring(vdev)) {
+        trace_ballast_register_kept(vdev->queue_sel, addr, val);
+        return;
+    }
+    legacy.write(opaque, addr, val, size);
+}
+
+/* All devices have the same operations, so one copy of each serves them. */
+static void guard_region(MemoryRegion *mr, Guard *guard,
+                         void (*write)(void *opaque, hwaddr addr,
+                                       uint64_t val, unsigned size))
+{
+    if (mr->ops && mr->ops->write && mr->ops != &guard->ops) {
+        guard->ops = *mr->ops;
+        guard->write = guard->ops.write;
+        guard->ops.write = write;
+        mr->ops = &guard->ops;
+    }
+}
+
+/* The regions are made when the device is plugged into its bus. */
+static void guard_registers(VirtIOPCIProxy *proxy)
+{
+    if (virtio_pci_modern(proxy)) {
+        guard_region(&proxy->common.mr, &common, guarded_common_write);
+    }
+    if (virtio_pci_legacy(proxy)) {
+        guard_region(&proxy->bar, &legacy, guarded_legacy_write);
     }
 }
 
@@ -64,7 +125,7 @@ static void ballast_pci_realize(VirtIOPCIProxy *proxy, Error **errp)
     }
     proxy->class_code = PCI_CLASS_OTHERS;
     if (qdev_realize(DEVICE(&dev->vdev), BUS(&proxy->bus), errp)) {
-        guard_queues(proxy);
+        guard_registers(proxy);
     }
 }
 

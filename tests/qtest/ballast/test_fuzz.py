@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest that drives every queue of the balloon with random and crafted chains while it is migrated.
 
-    test_fuzz.py [--seed N] [--minutes M] [--plain]
+    test_fuzz.py [--seed N | --random] [--minutes M] [--plain]
 
 The plug-in is built with the address and undefined-behaviour sanitizers and loaded into the distribution's
 QEMU; --plain takes the plug-in as it is.  Episode after episode, each with a seed that is printed when
 something goes wrong (--seed repeats that one first): a machine, a hostile driver, migrations that are
-cancelled, fail, or complete.  QEMU must not crash, hang, assert, or be caught by a sanitizer, and canary
+cancelled, fail, or complete.  Without options the seeds are the same each time; with --random, and with
+BALLAST_FULL, they are new ones.  QEMU must not crash, hang, assert, or be caught by a sanitizer, and canary
 pages, which the guest writes but never gives away, must arrive.
 
 A guest may break its own device (it wants a reset), its own rings and its own migration: a destination
@@ -46,7 +47,8 @@ QUEUES = ('inflate', 'deflate', 'stats', 'hint', 'reporting')
 SANITIZERS = ('libasan.so', 'libubsan.so')
 REPORT = re.compile(r'AddressSanitizer|runtime error:|Assertion|assertion failed')
 
-tap.add_option('--seed', type=int, help='of the first episode (default: random)')
+tap.add_option('--seed', type=int, help='of the first episode (default: 1)')
+tap.add_option('--random', action='store_true', default=FULL, help='seeds that nobody knows')
 tap.add_option('--minutes', type=float, default=10 if FULL else 1, help='how long (default: 1; 10 with BALLAST_FULL)')
 tap.add_option('--plain', action='store_true', help='the plug-in without sanitizers')
 
@@ -536,9 +538,10 @@ class Episode:
 # -- all of them -----------------------------------------------------------
 
 def _seeds() -> Iterator[int]:
-    if tap.options.seed is not None:
-        yield tap.options.seed
-    dice = random.SystemRandom() if tap.options.seed is None else random.Random(tap.options.seed)
+    first = 1 if tap.options.seed is None else tap.options.seed
+    dice = random.SystemRandom() if tap.options.random else random.Random(first)
+    if not tap.options.random:
+        yield first
     while True:
         yield dice.randrange(1 << 32)
 

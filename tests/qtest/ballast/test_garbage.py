@@ -465,31 +465,47 @@ def _shrink(vm: VM) -> None:
     queue.kick()
 
 
-def _shrinking(device: str, plugin: bool) -> VM:
+def _split(vm: VM) -> None:
+    """The features of a packed ring are taken back while the device has it: it is read as a split one."""
+    mailbox.boot(vm)
+    balloon = virtio.Balloon(virtio.find_pci(vm.qtest), virtio.STATS | RING_PACKED)
+    queue = balloon.queues['stats']
+    vm.qtest.write(queue.avail_flags + 2, struct.pack('<H', 1))
+    balloon.transport.set_status(3)
+    balloon.transport.set_features(virtio.STATS | virtio.VERSION_1)
+    balloon.transport.set_status(15)
+    queue.kick()
+
+
+def _packed(device: str, plugin: bool) -> VM:
     return VM([*mailbox.pc('128M'), *host.accel(), '-device', f'{device},packed=on'], plugin={} if plugin else None)
 
 
-@tap.case('registers: an enabled queue keeps its size')
-def keeps_size() -> None:
-    """What the driver writes there is ignored until it resets the queue."""
+def _lives(trick: Callable[[VM], None]) -> None:
     host.need_device()
-    with _shrinking('virtio-balloon-ledger-pci', True) as vm:
-        _shrink(vm)
+    with _packed('virtio-balloon-ledger-pci', True) as vm:
+        trick(vm)
         assert vm.alive()
 
 
-@tap.case('control: stock QEMU aborts when a packed ring shrinks')
-def keeps_size_control() -> None:
-    """It reads behind the ring's end."""
+def _kills_stock(trick: Callable[[VM], None]) -> None:
+    """It reads behind what it has mapped."""
     host.need_device()
-    with _shrinking('virtio-balloon-pci', False) as vm:
+    with _packed('virtio-balloon-pci', False) as vm:
         try:
-            _shrink(vm)
+            trick(vm)
         except OSError:
             pass                # it is gone already
         wait_until(lambda: not vm.is_running(), 'the crash')
         tap.equal(vm.exitcode(), -6, 'exit status')
         vm.shutdown(hard=True)
+
+
+# what the driver writes there is ignored until it resets the queue, or the device
+tap.add('registers: an enabled queue keeps its size', _lives, _shrink)
+tap.add('registers: a device with rings keeps its features', _lives, _split)
+tap.add('control: stock QEMU aborts when a packed ring shrinks', _kills_stock, _shrink)
+tap.add('control: stock QEMU aborts when a packed ring becomes a split one', _kills_stock, _split)
 
 
 @tap.case('noise: random chains on every queue')
