@@ -156,6 +156,11 @@ class Episode:
             return PAGE * int(self.one(1, 1, 2, 16, 512))
         return int(self.one(0, 1, 4, 8, 100, PAGE - 1, PAGE + 4, 65536, MIB, 0x7fffffff, 0xffffffff))
 
+    def buffer(self) -> Desc:
+        """Where the device may write.  Past the end of all addresses comes page 0; page 1 is the mailbox."""
+        address, length = self.address(), self.length()
+        return virtio.into(address, min(length, (1 << 64) + PAGE - address))
+
     def list(self, data: bytes) -> int:
         """Put it where the device may read it; its address."""
         at = LISTS + self.dice.randrange(LISTS_BYTES - len(data) - 16) // 16 * 16
@@ -191,10 +196,10 @@ class Episode:
     def chain(self) -> List[Desc]:
         """Readable descriptors, then writable ones, mostly."""
         descs = [self._readable() for _ in range(self.one(0, 1, 1, 1, 2))]
-        descs += [virtio.into(self.address(), self.length()) for _ in range(self.one(0, 0, 1, 1, 4, 32))]
+        descs += [self.buffer() for _ in range(self.one(0, 0, 1, 1, 4, 32))]
         if self.chance(0.05):
             self.dice.shuffle(descs)
-        return descs or [virtio.into(self.address(), self.length())]
+        return descs or [self.buffer()]
 
     def _table(self, descs: List[Desc]) -> bytes:
         parts = []
@@ -295,7 +300,7 @@ class Episode:
             return
         self.put(3, [virtio.out(self.list(struct.pack('<I', self.balloon_id())), 4)], self.chance(0.5))
         for _ in range(self.dice.randrange(1, 30)):
-            self.put(3, [virtio.into(self.address(), self.length())], kick=False)
+            self.put(3, [self.buffer()], kick=False)
         self.vm.qtest.do(self.pci.notify_command(3))
 
     def canary(self) -> None:
