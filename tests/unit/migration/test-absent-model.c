@@ -1,45 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Absent pages against a model: the one of test-generation.c (guest, dirty
- * log, migration), with what the kernel has of each page added to it, and
- * without layouts, which have nothing to do with it.
+ * log (model.h), migration), with what the kernel has of each page added to
+ * it, and without layouts, which have nothing to do with it.
  *
  * Absent pages: content 0, and not present.  They are looked up in the first
  * generation and dropped some steps later; a page may be discarded at any
  * time; what was left out and is dirty and zero in a later generation is
  * left out again.  Controls: a look before arming, no mark for what was
  * discarded, and a left-out mark that outlives sending.
- *
- * What a write leaves in the log:
- *   KVM  manual protect, all set initially: the page's bit, which stays set
- *        until QEMU clears the chunk; a harvest reads bits, clears none, and
- *        a clear takes only bits that the last harvest had read
- *   TCG  a dirty bit, but only while the TLB entry is reset; a harvest takes
- *        the bits, and resets the TLB only if it found one new to QEMU
  */
-#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include "migration/ballast/generation.h"
-
-#define PAGES 8
-#define CHUNK 4
-#define QUEUE 16
-#define STEPS 60
-#define SCHEDULES 200000
-
-enum log_kind { KVM, TCG, LOGS };
-
-struct hint {
-    int page;
-    unsigned id;
-};
+#include "model.h"
 
 /* What is left out, and what is done wrong about it. */
 enum absent { NONE, ABSENT, EARLY_LOOK, NO_MARK, STALE_LEFT_OUT };
 
 struct model {
-    enum log_kind kind;
     bool ballast;
     enum absent absent;
     int stamp;                  /* content of the latest write */
@@ -50,12 +29,7 @@ struct model {
 
     int src[PAGES], dst[PAGES];
     bool in_use[PAGES];
-
-    bool log[PAGES];            /* a trace for the next harvest */
-    bool harvested[PAGES];      /* KVM: QEMU's copy of the bits it read */
-    bool traced[PAGES];         /* TCG: the next write leaves one */
-    bool to_clear[PAGES / CHUNK];
-    bool dirty[PAGES];          /* QEMU's bitmap */
+    struct dirty_log log;
 
     struct hint queue[QUEUE];
     int queued;
@@ -63,69 +37,17 @@ struct model {
     struct ballast_generation gen;
 };
 
-static uint64_t seed;
-
-static unsigned pick(unsigned n)
-{
-    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-    return (seed >> 33) % n;
-}
-
 /* The log ------------------------------------------------------------- */
-
-static void log_write(struct model *m, int page)
-{
-    if (m->kind == KVM) {
-        m->log[page] = true;
-    } else if (m->traced[page]) {
-        m->log[page] = true;
-        m->traced[page] = false;
-    }
-}
-
-static void clear_chunk(struct model *m, int chunk)
-{
-    int p;
-
-    if (m->kind != KVM || !m->to_clear[chunk]) {
-        return;
-    }
-    for (p = chunk * CHUNK; p < (chunk + 1) * CHUNK; p++) {
-        m->log[p] &= !m->harvested[p];
-        m->harvested[p] = false;
-    }
-    m->to_clear[chunk] = false;
-}
 
 static void harvest(struct model *m)
 {
-    bool any_new = false;
     int p;
 
     for (p = 0; p < PAGES; p++) {
-        m->dirty[p] |= m->marked[p];
+        m->log.dirty[p] |= m->marked[p];
         m->marked[p] = false;
-        any_new |= m->log[p] && !m->dirty[p];
-        m->dirty[p] |= m->log[p];
-        m->harvested[p] = m->log[p];
-        if (m->kind == TCG) {
-            m->log[p] = false;
-        }
-        m->to_clear[p / CHUNK] = true;
     }
-    if (any_new) {
-        memset(m->traced, true, sizeof(m->traced));
-    }
-}
-
-static void arm(struct model *m)
-{
-    int chunk;
-
-    for (chunk = 0; chunk < PAGES / CHUNK; chunk++) {
-        clear_chunk(m, chunk);
-    }
-    memset(m->traced, true, sizeof(m->traced));
+    log_harvest(&m->log);
 }
 
 /* Absent pages -------------------------------------------------------- */
@@ -141,11 +63,10 @@ static void look(struct model *m)
 
 static void drop_page(struct model *m, int page)
 {
-    clear_chunk(m, page / CHUNK);
-    if (m->dirty[page] && m->gen.number == 1) {
+    if (m->log.dirty[page] && m->gen.number == 1) {
         m->left_out[page] = true;
     }
-    m->dirty[page] = false;
+    log_drop(&m->log, page);
 }
 
 static void drop_seen(struct model *m)
@@ -166,7 +87,7 @@ static void look_for_zeros(struct model *m)
     int p;
 
     for (p = 0; p < PAGES; p++) {
-        if (!m->left_out[p] || !m->dirty[p]) {
+        if (!m->left_out[p] || !m->log.dirty[p]) {
             continue;
         }
         if (!m->src[p]) {
@@ -201,11 +122,11 @@ static void sync_and_publish(struct model *m)
         if (m->in_use[p]) {
             m->src[p] = ++m->stamp;
             m->present[p] = true;
-            log_write(m, p);
+            log_write(&m->log, p);
         }
     }
     if (m->ballast) {
-        arm(m);
+        log_arm(&m->log);
     }
     ballast_gen_begin(&m->gen, m->gen.number + 1, 0, true);
     m->id++;
@@ -217,9 +138,7 @@ static void sync_and_publish(struct model *m)
 
 static void send_page(struct model *m, int page)
 {
-    if (m->dirty[page]) {
-        clear_chunk(m, page / CHUNK);
-        m->dirty[page] = false;
+    if (log_send(&m->log, page)) {
         m->dst[page] = m->src[page];
     }
 }
@@ -249,7 +168,7 @@ static void guest_write(struct model *m, int page)
     m->in_use[page] = true;
     m->src[page] = m->absent && !pick(3) ? 0 : ++m->stamp;
     m->present[page] = true;
-    log_write(m, page);
+    log_write(&m->log, page);
 }
 
 static void guest_hint(struct model *m, int page)
@@ -298,17 +217,15 @@ static void step(struct model *m)
 static int run(enum log_kind kind, bool ballast, enum absent absent,
                uint64_t schedule)
 {
-    struct model m = { .kind = kind, .ballast = ballast, .absent = absent };
+    struct model m = { .log.kind = kind, .ballast = ballast, .absent = absent };
     int i, lost = 0;
 
-    seed = schedule * 0x9e3779b97f4a7c15ULL + 1;
+    choose(schedule);
     for (i = 0; i < PAGES; i++) {
         m.in_use[i] = pick(2);
         m.present[i] = !absent || pick(2);
         m.src[i] = m.present[i] ? ++m.stamp : 0;
-        m.dirty[i] = true;
-        m.log[i] = kind == KVM;
-        m.traced[i] = true;
+        log_begin(&m.log, i);
     }
     sync_and_publish(&m);
     for (i = 0; i < STEPS; i++) {
@@ -342,14 +259,6 @@ static int run_all(enum log_kind kind, bool ballast, enum absent absent)
     return bad;
 }
 
-static int tests;
-
-static int report(bool ok, const char *what)
-{
-    printf("%sok %d - %s\n", ok ? "" : "not ", ++tests, what);
-    return !ok;
-}
-
 int main(void)
 {
     int bad = 0;
@@ -364,6 +273,6 @@ int main(void)
                   "control: discards without a mark lose pages");
     bad += report(run_all(TCG, true, STALE_LEFT_OUT) > 0,
                   "control: a left-out mark that outlives sending loses");
-    printf("1..%d\n", tests);
+    report_end();
     return bad > 0;
 }

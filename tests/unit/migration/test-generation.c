@@ -2,58 +2,35 @@
 /*
  * Generations against a model: a guest that frees, hints, re-uses and
  * writes pages; a host that discards them and replaces a block; a dirty log
- * that harvests; a migration that sends, is cancelled and begins again.
+ * that harvests (model.h); a migration that sends, is cancelled and begins
+ * again.
  *
  * Each schedule is a random sequence of their steps.  After the last one
  * the guest stops, the log is harvested, everything dirty is sent: then
  * every page must be the same on both sides, but for those that a hint left
  * out.  The same schedules are run with one rule left out as controls: each
  * must lose pages, or the model is too tame to prove anything.
- *
- * What a write leaves in the log:
- *   KVM  manual protect, all set initially: the page's bit, which stays set
- *        until QEMU clears the chunk; a harvest reads bits, clears none, and
- *        a clear takes only bits that the last harvest had read
- *   TCG  a dirty bit, but only while the TLB entry is reset; a harvest takes
- *        the bits, and resets the TLB only if it found one new to QEMU
  */
-#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include "migration/ballast/generation.h"
 #include "migration/ballast/hints.h"
+#include "model.h"
 
-#define PAGES 8
-#define CHUNK 4
-#define QUEUE 16
 #define BATCH 4
 #define PAGE_BYTES 4096
-#define STEPS 60
-#define SCHEDULES 200000
-
-enum log_kind { KVM, TCG, LOGS };
 
 /* The algorithm, or what is left out of it. */
 enum rules { ALL, NO_ARMING, NO_LAYOUT, NO_MARKING };
 
-struct hint {
-    int page;
-    unsigned id;
-};
-
 struct model {
-    enum log_kind kind;
     enum rules rules;
 
     int src[PAGES], dst[PAGES];
     bool in_use[PAGES];
     bool left_out[PAGES];       /* by a hint, and not used since */
 
-    bool log[PAGES];            /* a trace for the next harvest */
-    bool harvested[PAGES];      /* KVM: QEMU's copy of the bits it read */
-    bool traced[PAGES];         /* TCG: the next write leaves one */
-    bool to_clear[PAGES / CHUNK];
-    bool dirty[PAGES];          /* QEMU's bitmap */
+    struct dirty_log log;
     bool own[PAGES];            /* QEMU's log of its own writes */
 
     struct hint queue[QUEUE];
@@ -62,69 +39,19 @@ struct model {
     struct ballast_generation gen;
 };
 
-static uint64_t seed;
 static int version = 1000;
-
-static unsigned pick(unsigned n)
-{
-    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-    return (seed >> 33) % n;
-}
 
 /* The log ------------------------------------------------------------- */
 
-static void log_write(struct model *m, int page)
-{
-    if (m->kind == KVM) {
-        m->log[page] = true;
-    } else if (m->traced[page]) {
-        m->log[page] = true;
-        m->traced[page] = false;
-    }
-}
-
-static void clear_chunk(struct model *m, int chunk)
-{
-    int p;
-
-    if (m->kind != KVM || !m->to_clear[chunk]) {
-        return;
-    }
-    for (p = chunk * CHUNK; p < (chunk + 1) * CHUNK; p++) {
-        m->log[p] &= !m->harvested[p];
-        m->harvested[p] = false;
-    }
-    m->to_clear[chunk] = false;
-}
-
 static void harvest(struct model *m)
 {
-    bool any_new = false;
     int p;
 
+    log_harvest(&m->log);
     for (p = 0; p < PAGES; p++) {
-        any_new |= m->log[p] && !m->dirty[p];
-        m->dirty[p] |= m->log[p] | m->own[p];
+        m->log.dirty[p] |= m->own[p];
         m->own[p] = false;
-        m->harvested[p] = m->log[p];
-        if (m->kind == TCG) {
-            m->log[p] = false;
-        }
-        m->to_clear[p / CHUNK] = true;
     }
-    if (any_new) {
-        memset(m->traced, true, sizeof(m->traced));
-    }
-}
-
-static void arm(struct model *m)
-{
-    int chunk;
-
-    for (chunk = 0; chunk < PAGES / CHUNK; chunk++) {
-        clear_chunk(m, chunk);
-    }
-    memset(m->traced, true, sizeof(m->traced));
 }
 
 /* QEMU ---------------------------------------------------------------- */
@@ -140,11 +67,11 @@ static void sync_and_publish(struct model *m)
 
         if (m->in_use[p]) {
             m->src[p] = version++;
-            log_write(m, p);
+            log_write(&m->log, p);
         }
     }
     if (m->rules != NO_ARMING) {
-        arm(m);
+        log_arm(&m->log);
     }
     ballast_gen_begin(&m->gen, m->gen.number + 1, m->layout, true);
     m->id++;
@@ -152,9 +79,7 @@ static void sync_and_publish(struct model *m)
 
 static void send_page(struct model *m, int page)
 {
-    if (m->dirty[page]) {
-        clear_chunk(m, page / CHUNK);
-        m->dirty[page] = false;
+    if (log_send(&m->log, page)) {
         m->dst[page] = m->src[page];
     }
 }
@@ -177,8 +102,7 @@ static void drop_range(struct model *m, const BallastHint *r)
     int end = page + r->bytes / PAGE_BYTES;
 
     for (; page < end; page++) {
-        clear_chunk(m, page / CHUNK);
-        m->dirty[page] = false;
+        log_drop(&m->log, page);
         m->left_out[page] = !m->in_use[page];
     }
 }
@@ -216,7 +140,7 @@ static void discard(struct model *m, int page)
     }
     m->src[page] = 0;
     m->left_out[page] = false;
-    if (m->rules != NO_MARKING && !m->dirty[page]) {
+    if (m->rules != NO_MARKING && !m->log.dirty[page]) {
         m->own[page] = true;
     }
 }
@@ -231,11 +155,8 @@ static void replug(struct model *m)
         m->src[p] = version++;
         m->in_use[p] = true;
         m->left_out[p] = false;
-        m->dirty[p] = true;
         m->own[p] = false;
-        m->log[p] = m->kind == KVM;
-        m->harvested[p] = false;
-        m->traced[p] = true;
+        log_begin(&m->log, p);
     }
 }
 
@@ -244,11 +165,8 @@ static void begin(struct model *m)
     int i;
 
     for (i = 0; i < PAGES; i++) {
-        m->dirty[i] = true;
         m->own[i] = false;
-        m->log[i] = m->kind == KVM;
-        m->harvested[i] = false;
-        m->traced[i] = true;
+        log_begin(&m->log, i);
         m->left_out[i] = false;
     }
     sync_and_publish(m);
@@ -269,7 +187,7 @@ static void guest_write(struct model *m, int page)
     m->in_use[page] = true;
     m->left_out[page] = false;
     m->src[page] = version++;
-    log_write(m, page);
+    log_write(&m->log, page);
 }
 
 static void guest_hint(struct model *m, int page)
@@ -317,10 +235,10 @@ static void step(struct model *m)
 /* Pages that differ in the end, although no hint left them out. */
 static int run(enum log_kind kind, enum rules rules, uint64_t schedule)
 {
-    struct model m = { .kind = kind, .rules = rules };
+    struct model m = { .log.kind = kind, .rules = rules };
     int i, lost = 0;
 
-    seed = schedule * 0x9e3779b97f4a7c15ULL + 1;
+    choose(schedule);
     for (i = 0; i < PAGES; i++) {
         m.in_use[i] = pick(2);
         m.src[i] = 1;
@@ -353,14 +271,6 @@ static int run_all(enum log_kind kind, enum rules rules)
     printf("# %s, %s: %d of %d schedules lose a page\n",
            kind == KVM ? "KVM" : "TCG", names[rules], bad, SCHEDULES);
     return bad;
-}
-
-static int tests;
-
-static int report(bool ok, const char *what)
-{
-    printf("%sok %d - %s\n", ok ? "" : "not ", ++tests, what);
-    return !ok;
 }
 
 static int test_verdicts(void)
@@ -418,7 +328,7 @@ static int test_merge(void)
     bool ok = true;
     int i;
 
-    seed = 1;
+    choose(0);
     for (i = 0; i < SCHEDULES; i++) {
         ok &= merges();
     }
@@ -440,6 +350,6 @@ int main(void)
                   "control: late hints take pages of a new block");
     bad += report(run_all(KVM, NO_MARKING) > 0 && run_all(TCG, NO_MARKING) > 0,
                   "control: discards that are not marked leave old pages");
-    printf("1..%d\n", tests);
+    report_end();
     return bad > 0;
 }
