@@ -4,31 +4,14 @@
 # The daemon's command line, and its socket as systemd hands it over.  $1 is
 # ballastd, $2 is ballast.
 
+# shellcheck source=tests/unit/ledger/ok.sh
+. "$(dirname "$0")/ok.sh"
+
 ballastd=$1
 ballast=$2
-n=0
-bad=0
 dir=$(mktemp -d) || exit 1
 pid=
 trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null; rm -r "$dir"' EXIT
-
-# ok WHAT EXPECTED-STATUS PATTERN COMMAND...: runs it, looks at both outputs
-ok() {
-    what=$1 status=$2 pattern=$3
-    shift 3
-    n=$((n + 1))
-    out=$("$@" 2>&1)
-    got=$?
-    if [ $got -eq "$status" ] && printf '%s\n' "$out" | grep -q -e "$pattern"
-    then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        echo "# status $got, expected $status; pattern $pattern"
-        printf '%s\n' "$out" | sed 's/^/# /'
-        bad=1
-    fi
-}
 
 wait_for() {
     tries=0
@@ -154,5 +137,4 @@ PY
     kill "$pid"
     pid=
 fi
-echo "1..$n"
-exit $bad
+ok_end

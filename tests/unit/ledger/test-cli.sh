@@ -3,30 +3,13 @@
 #
 # The ballast command, as an operator uses it.  $1 is the program.
 
+# shellcheck source=tests/unit/ledger/ok.sh
+. "$(dirname "$0")/ok.sh"
+
 ballast=$1
-n=0
-bad=0
 dir=$(mktemp -d) || exit 1
 trap 'rm -r "$dir"' EXIT
 export BALLAST_LEDGER="$dir/ledger"
-
-# ok WHAT EXPECTED-STATUS PATTERN COMMAND...: runs it, looks at both outputs
-ok() {
-    what=$1 status=$2 pattern=$3
-    shift 3
-    n=$((n + 1))
-    out=$("$@" 2>&1)
-    got=$?
-    if [ $got -eq "$status" ] && printf '%s\n' "$out" | grep -q -e "$pattern"
-    then
-        echo "ok $n - $what"
-    else
-        echo "not ok $n - $what"
-        echo "# status $got, expected $status; pattern $pattern"
-        printf '%s\n' "$out" | sed 's/^/# /'
-        bad=1
-    fi
-}
 
 ok 'help' 0 '^usage: ballast COMMAND' "$ballast" --help
 ok 'help of a command' 0 '^usage: ballast status' "$ballast" status --help
@@ -103,5 +86,4 @@ echo rubbish > "$dir/rubbish"
 ok 'rubbish' 1 'not a usable ledger: not a ledger file' \
     "$ballast" status --ledger "$dir/rubbish"
 ok 'a full device' 1 'cannot write' sh -c '"$1" status >/dev/full' - "$ballast"
-echo "1..$n"
-exit $bad
+ok_end
