@@ -89,36 +89,38 @@ static void found_wrong(struct checker *c, uint64_t is, uint64_t right,
     }
 }
 
+/* Whether the right number is to be stored. */
+static bool to_fix(struct checker *c, uint64_t is, uint64_t right,
+                   const char *format, va_list args)
+{
+    if (is != right) {
+        found_wrong(c, is, right, format, args);
+    }
+    return is != right && c->repair;
+}
+
 void fix64(struct checker *c, uint64_t *where, uint64_t right,
            const char *format, ...)
 {
-    uint64_t is = get64(where);
     va_list args;
 
-    if (is != right) {
-        va_start(args, format);
-        found_wrong(c, is, right, format, args);
-        va_end(args);
-        if (c->repair) {
-            put64(where, right);
-        }
+    va_start(args, format);
+    if (to_fix(c, get64(where), right, format, args)) {
+        put64(where, right);
     }
+    va_end(args);
 }
 
 void fix32(struct checker *c, uint32_t *where, uint32_t right,
            const char *format, ...)
 {
-    uint32_t is = get32(where);
     va_list args;
 
-    if (is != right) {
-        va_start(args, format);
-        found_wrong(c, is, right, format, args);
-        va_end(args);
-        if (c->repair) {
-            put32(where, right);
-        }
+    va_start(args, format);
+    if (to_fix(c, get32(where), right, format, args)) {
+        put32(where, right);
     }
+    va_end(args);
 }
 
 /* @bytes is a multiple of four: room that may get a meaning one day. */
@@ -130,14 +132,11 @@ void check_zero(struct checker *c, void *from, size_t bytes,
     size_t i;
 
     for (i = 0; i < bytes / 4; i++) {
-        if (get32(&word[i])) {
-            va_start(args, format);
-            found_wrong(c, get32(&word[i]), 0, format, args);
-            va_end(args);
-            if (c->repair) {
-                put32(&word[i], 0);
-            }
+        va_start(args, format);
+        if (to_fix(c, get32(&word[i]), 0, format, args)) {
+            put32(&word[i], 0);
         }
+        va_end(args);
     }
 }
 
