@@ -300,7 +300,7 @@ static void send_one(struct input *in)
     serve(&d, c, bytes);
     check_others(who, slot, before);
     check_reply(who, &head);
-    if (!fuzz_totals_agree(d.ledger)) {
+    if (!totals_agree(d.ledger)) {
         fuzz_wrong("totals that do not agree with the slots");
     }
     if (d.nr_held) {

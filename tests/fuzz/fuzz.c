@@ -66,23 +66,6 @@ void fuzz_look(struct ballast_ledger *l)
     ballast_check(l, 0, found, &damage);
 }
 
-bool fuzz_totals_agree(struct ballast_ledger *l)
-{
-    struct total_cell sums[MAX_CELLS];
-    uint32_t i;
-
-    ledger_recompute(l, sums);
-    for (i = 0; i < l->geo.nr_cells; i++) {
-        if (sums[i].claimed_bytes != l->totals[i].claimed_bytes ||
-            sums[i].resident_bytes != l->totals[i].resident_bytes ||
-            sums[i].freeable_bytes != l->totals[i].freeable_bytes ||
-            sums[i].outstanding_bytes != l->totals[i].outstanding_bytes) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* After a repair nothing is left to repair. */
 void fuzz_repair(struct ballast_ledger *l)
 {
@@ -95,7 +78,7 @@ void fuzz_repair(struct ballast_ledger *l)
     if (ledger_lock(l)) {
         return;
     }
-    if (!fuzz_totals_agree(l)) {
+    if (!totals_agree(l)) {
         fuzz_wrong("totals that do not agree after a repair");
     }
     ledger_unlock(l);

@@ -15,6 +15,7 @@
 
 #include "ballast/admin.h"
 #include "internal.h"
+#include "totals.h"
 
 #define FUZZ_BOOT_BYTE  0xaa
 #define FUZZ_PIDNS      UINT64_C(0xbbbbbbbbbbbbbbbb)
@@ -25,7 +26,6 @@ const char *fuzz_path(const char *name);
 void fuzz_write(int fd, const void *data, size_t size, uint64_t at);
 void fuzz_look(struct ballast_ledger *l);
 void fuzz_repair(struct ballast_ledger *l);
-bool fuzz_totals_agree(struct ballast_ledger *l);
 void fuzz_wrong(const char *what);
 
 #endif

@@ -353,7 +353,6 @@ static uint64_t held(const struct ballast_status *st, uint32_t node,
 /* Per node and for the host, against the participants and the totals. */
 bool identity_holds(struct ballast_ledger *l)
 {
-    struct total_cell sums[MAX_CELLS];
     struct ballast_status *st;
     bool ok = true;
     uint32_t i;
@@ -373,13 +372,7 @@ bool identity_holds(struct ballast_ledger *l)
     if (ledger_lock(l)) {
         return false;
     }
-    ok &= ledger_recompute(l, sums) == l->header->nr_waiters;
-    for (i = 0; i < l->geo.nr_cells; i++) {
-        ok &= sums[i].claimed_bytes == l->totals[i].claimed_bytes &&
-              sums[i].resident_bytes == l->totals[i].resident_bytes &&
-              sums[i].freeable_bytes == l->totals[i].freeable_bytes &&
-              sums[i].outstanding_bytes == l->totals[i].outstanding_bytes;
-    }
+    ok &= totals_agree(l);
     ledger_unlock(l);
     return ok;
 }

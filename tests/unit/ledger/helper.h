@@ -20,6 +20,7 @@
 
 #include "ballast/admin.h"
 #include "internal.h"
+#include "totals.h"
 
 #define KIB(n) ((uint64_t)(n) << 10)
 #define MIB(n) ((uint64_t)(n) << 20)

@@ -424,21 +424,6 @@ static const struct file_slot *find_victim(struct ballast_ledger *l)
     return NULL;
 }
 
-static bool totals_are_right(struct ballast_ledger *l)
-{
-    struct total_cell sums[MAX_CELLS];
-    bool ok = true;
-    uint32_t i;
-
-    ok &= ledger_recompute(l, sums) == get32(&l->header->nr_waiters);
-    for (i = 0; i < l->geo.nr_cells; i++) {
-        ok &= sums[i].claimed_bytes == l->totals[i].claimed_bytes &&
-              sums[i].resident_bytes == l->totals[i].resident_bytes &&
-              sums[i].outstanding_bytes == l->totals[i].outstanding_bytes;
-    }
-    return ok;
-}
-
 static const char *fresh_ledger(void)
 {
     struct ballast_config config;
@@ -465,7 +450,7 @@ static void examine(const struct operation *op, long n)
             n)) {
         return;
     }
-    OK(totals_are_right(l) || (op->prepare == prepare_wrong_total &&
+    OK(totals_agree(l) || (op->prepare == prepare_wrong_total &&
        l->header->epoch == 0), "%s killed at %ld: totals", op->name, n);
     s = find_victim(l);
     OK(slot_is(l, s, &op->before) || slot_is(l, s, &op->after),

@@ -569,23 +569,6 @@ static void learn_now(void)
     ballast_ledger_close(l);
 }
 
-static bool totals_agree(struct ballast_ledger *l)
-{
-    struct total_cell sums[MAX_CELLS];
-    uint32_t i;
-
-    ledger_recompute(l, sums);
-    for (i = 0; i < l->geo.nr_cells; i++) {
-        if (sums[i].claimed_bytes != l->totals[i].claimed_bytes ||
-            sums[i].resident_bytes != l->totals[i].resident_bytes ||
-            sums[i].freeable_bytes != l->totals[i].freeable_bytes ||
-            sums[i].outstanding_bytes != l->totals[i].outstanding_bytes) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void finding(void *opaque, enum ballast_severity severity,
                     const char *text)
 {
