@@ -19,6 +19,7 @@ int tap_failures;
 bool tap_quiet;
 static char directory[64];
 static pid_t directory_owner;
+int ready[2];
 
 static struct {
     pid_t pid, owner;
@@ -406,6 +407,19 @@ struct ballast_cell cell_on(struct ballast_ledger *l, uint32_t node)
     return cell;
 }
 
+/* In its first four cells; UINT64_MAX for an error. */
+uint64_t own_claim(struct ballast_ledger *l)
+{
+    struct ballast_own own[4];
+    int i, n = ballast_own(l, own, 4);
+    uint64_t sum = 0;
+
+    for (i = 0; i < n && i < 4; i++) {
+        sum += own[i].claimed_bytes;
+    }
+    return n < 0 ? UINT64_MAX : sum;
+}
+
 int64_t free_on(struct ballast_ledger *l, uint32_t node)
 {
     return cell_on(l, node).free_bytes;
@@ -442,4 +456,18 @@ pid_t fork_child(void)
         alarm(20);
     }
     return pid;
+}
+
+void say_ready(char c)
+{
+    if (write(ready[1], &c, 1) != 1) {
+        _exit(1);
+    }
+}
+
+char wait_ready(void)
+{
+    char c = '!';
+
+    return read(ready[0], &c, 1) == 1 ? c : '!';
 }

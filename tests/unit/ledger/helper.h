@@ -88,10 +88,15 @@ struct ballast_ledger *behind(struct ballast_ledger *l);
 struct ballast_ledger *must_open(const char *path);
 struct ballast_ledger *must_join(const char *path, const char *name);
 bool identity_holds(struct ballast_ledger *l);
+uint64_t own_claim(struct ballast_ledger *l);
 int64_t free_on(struct ballast_ledger *l, uint32_t node);
 struct ballast_cell cell_on(struct ballast_ledger *l, uint32_t node);
 int nr_in_state(struct ballast_ledger *l, enum ballast_state state);
 void kill_and_reap(pid_t pid);
 pid_t fork_child(void);
+/* A pipe that the test makes; a child says a letter when it is ready. */
+extern int ready[2];
+void say_ready(char c);
+char wait_ready(void);
 
 #endif

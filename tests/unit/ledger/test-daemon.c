@@ -12,21 +12,6 @@
 #include "helper.h"
 
 static struct ballast_refusal why;
-static int ready[2];
-
-static void say_ready(char c)
-{
-    if (write(ready[1], &c, 1) != 1) {
-        _exit(1);
-    }
-}
-
-static char wait_ready(void)
-{
-    char c = '!';
-
-    return read(ready[0], &c, 1) == 1 ? c : '!';
-}
 
 static struct ballast_ledger *join_and_claim(const char *path)
 {

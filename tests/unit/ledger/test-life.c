@@ -14,21 +14,6 @@
 #include "helper.h"
 
 static struct ballast_refusal why;
-static int ready[2];
-
-static void say_ready(char c)
-{
-    if (write(ready[1], &c, 1) != 1) {
-        _exit(1);
-    }
-}
-
-static char wait_ready(void)
-{
-    char c = '!';
-
-    return read(ready[0], &c, 1) == 1 ? c : '!';
-}
 
 static void join_and_claim(const char *path, const char *name)
 {
@@ -39,10 +24,9 @@ static void join_and_claim(const char *path, const char *name)
     }
 }
 
-static void test_killed(void)
+/* It says so, and then waits to be killed. */
+static pid_t child_with_claim(const char *path)
 {
-    const char *path = new_ledger("killed", 1, GIB(8));
-    struct ballast_ledger *l = must_join(path, "vm");
     pid_t pid = fork_child();
 
     if (pid == 0) {
@@ -50,6 +34,15 @@ static void test_killed(void)
         say_ready('k');
         pause();
     }
+    return pid;
+}
+
+static void test_killed(void)
+{
+    const char *path = new_ledger("killed", 1, GIB(8));
+    struct ballast_ledger *l = must_join(path, "vm");
+    pid_t pid = child_with_claim(path);
+
     OK(wait_ready() == 'k' && CLAIM1(l, 0, GIB(4), &why) == -ENOMEM &&
        why.holders[0].pid == pid, "a living child holds its claim");
     kill_and_reap(pid);
@@ -236,13 +229,8 @@ static void test_stopped(void)
 {
     const char *path = new_ledger("stopped", 1, GIB(8));
     struct ballast_ledger *l = must_join(path, "vm");
-    pid_t pid = fork_child();
+    pid_t pid = child_with_claim(path);
 
-    if (pid == 0) {
-        join_and_claim(path, "child");
-        say_ready('k');
-        pause();
-    }
     wait_ready();
     kill(pid, SIGSTOP);
     waitpid(pid, NULL, WUNTRACED);

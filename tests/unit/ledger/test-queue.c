@@ -12,7 +12,6 @@
 #include "helper.h"
 
 static struct ballast_refusal why;
-static int ready[2];
 
 #define QUEUE1(l, n, b, ms, w) \
     ballast_queue((l), &(struct ballast_demand){ .node = (n), .bytes = (b) }, \
@@ -252,20 +251,6 @@ static void test_passed_over(void)
     end(&t, "passed over");
 }
 
-static void say_ready(char c)
-{
-    if (write(ready[1], &c, 1) != 1) {
-        _exit(1);
-    }
-}
-
-static bool heard(char expected)
-{
-    char c = '!';
-
-    return read(ready[0], &c, 1) == 1 && c == expected;
-}
-
 /* Waits in the queue without looking after it, until it is killed. */
 static pid_t waiter(const char *path, const char *name, uint64_t bytes)
 {
@@ -280,7 +265,7 @@ static pid_t waiter(const char *path, const char *name, uint64_t bytes)
         say_ready('q');
         pause();
     }
-    if (!heard('q')) {
+    if (wait_ready() != 'q') {
         abort();
     }
     return pid;
@@ -333,7 +318,7 @@ static pid_t wait_for(const char *path, const char *name, uint64_t bytes,
         say_ready(err == 0 ? 'g' : err == -ETIMEDOUT ? 't' : 'e');
         pause();
     }
-    if (!heard('j')) {
+    if (wait_ready() != 'j') {
         abort();
     }
     return pid;
@@ -365,7 +350,7 @@ static void test_woken(void)
             break;
         case 1:
             fill_node(t.full, GIB(4), GIB(8));
-            if (!heard('g')) {
+            if (wait_ready() != 'g') {
                 i = 99;
             }
             fill_node(t.full, 0, GIB(8));
@@ -377,7 +362,7 @@ static void test_woken(void)
         default:
             /* the first gives up: the second fits now */
             fill_node(t.full, GIB(4), GIB(8));
-            if (!heard('g')) {
+            if (wait_ready() != 'g') {
                 i = 99;
             }
             kill_and_reap(first);
@@ -385,7 +370,7 @@ static void test_woken(void)
             say_ready('g');
             break;
         }
-        if (!heard('g') || !heard('g')) {
+        if (wait_ready() != 'g' || wait_ready() != 'g') {
             i = 99;
         }
         kill_and_reap(first);
@@ -463,7 +448,7 @@ static void test_standing(void)
     pid_t pid;
 
     pid = stand_for(t.path, 10);
-    OK(heard('t'), "a standing claim times out");
+    OK(wait_ready() == 't', "a standing claim times out");
     waitpid(pid, NULL, 0);
     OK(nr_in_state(t.full, BALLAST_STANDING) == 0, "and leaves nothing");
     pid = stand_for(t.path, BALLAST_WAIT_FOREVER);
@@ -473,7 +458,7 @@ static void test_standing(void)
     OK(ballast_stand_wait(t.a, "s", &d, 1, 0, 0, &why) == -EADDRINUSE,
        "not two under one name");
     fill_node(t.full, GIB(4), GIB(8));
-    OK(heard('g'), "it is granted");
+    OK(wait_ready() == 'g', "it is granted");
     waitpid(pid, NULL, 0);
     ballast_sweep(t.full);
     OK(nr_in_state(t.full, BALLAST_STANDING) == 1 && free_on(t.a, 0) == 0,
@@ -490,7 +475,7 @@ static void test_standing(void)
     until_waiting(t.full, 1);
     OK(ballast_release(t.a, "s", &why) == 0, "somebody releases the name");
     fill_node(t.full, GIB(7), GIB(8));
-    OK(heard('n'), "and the waiter is told");
+    OK(wait_ready() == 'n', "and the waiter is told");
     waitpid(pid, NULL, 0);
     OK(ballast_stand(t.a, "s", &d, 1, 0, &why) == 0, "a standing claim");
     pid = stand_for(t.path, BALLAST_WAIT_FOREVER);

@@ -32,18 +32,6 @@ static int complain(const char *what, int err)
     return 1;
 }
 
-static uint64_t own_claim(struct ballast_ledger *l)
-{
-    struct ballast_own own[4];
-    int i, n = ballast_own(l, own, 4);
-    uint64_t sum = 0;
-
-    for (i = 0; i < n && i < 4; i++) {
-        sum += own[i].claimed_bytes;
-    }
-    return n < 0 ? UINT64_MAX : sum;
-}
-
 static int step(struct ballast_ledger *l, struct state *s, const char *name,
                 unsigned *seed)
 {
