@@ -14,10 +14,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ballast/admin.h"
+#include "bench.h"
 #include "wire.h"
 
 #define ROUNDS  61
@@ -27,21 +27,6 @@ static char dir[] = "/dev/shm/ballast-bench-XXXXXX";
 static char file[64], sock[64];
 static pid_t pids[2];
 static int echo_fd;
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return x < y ? -1 : x > y;
-}
 
 static void clean_up(void)
 {
@@ -181,10 +166,8 @@ int main(int argc, char **argv)
         theirs[r] = time_echo();
         ours[r] = time_claims(l);
     }
-    qsort(ours, ROUNDS, sizeof(ours[0]), compare);
-    qsort(theirs, ROUNDS, sizeof(theirs[0]), compare);
-    printf("ledger.claim_daemon %.1f\n", ours[ROUNDS / 2]);
-    printf("socket.two_round_trips %.1f\n", theirs[ROUNDS / 2]);
+    printf("ledger.claim_daemon %.1f\n", median(ours, ROUNDS));
+    printf("socket.two_round_trips %.1f\n", median(theirs, ROUNDS));
     ballast_ledger_close(l);
     clean_up();
     return 0;

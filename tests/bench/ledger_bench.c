@@ -16,9 +16,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "bench.h"
 #include "internal.h"
 
 #define ROUNDS  101
@@ -28,21 +28,6 @@
 
 static char dir[] = "/dev/shm/ballast-bench-XXXXXX";
 static char path[64];
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return x < y ? -1 : x > y;
-}
 
 static void claim_release(struct ballast_ledger *l)
 {
@@ -107,8 +92,7 @@ static double measure(struct ballast_ledger *l, int rounds, int loops,
         }
         ns[r] = (double)(now_ns() - start) / loops;
     }
-    qsort(ns, (size_t)rounds, sizeof(ns[0]), compare);
-    return ns[rounds / 2];
+    return median(ns, rounds);
 }
 
 static struct ballast_ledger *make(enum ballast_admission admission)

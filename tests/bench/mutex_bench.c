@@ -5,29 +5,14 @@
  * robust mutex in shared memory.  Prints "mutex.two_pairs value_ns".
  */
 #include <pthread.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
+
+#include "bench.h"
 
 #define ROUNDS  15
 #define LOOPS   20000
-
-static double now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return x < y ? -1 : x > y;
-}
 
 static pthread_mutex_t *make_mutex(void)
 {
@@ -47,7 +32,7 @@ static pthread_mutex_t *make_mutex(void)
 
 static double two_pairs(pthread_mutex_t *mutex)
 {
-    double start = now_ns();
+    uint64_t start = now_ns();
     int i;
 
     for (i = 0; i < 2 * LOOPS; i++) {
@@ -55,7 +40,7 @@ static double two_pairs(pthread_mutex_t *mutex)
             abort();
         }
     }
-    return (now_ns() - start) / LOOPS;
+    return (double)(now_ns() - start) / LOOPS;
 }
 
 int main(void)
@@ -67,7 +52,6 @@ int main(void)
     for (r = 0; r < ROUNDS; r++) {
         ns[r] = two_pairs(mutex);
     }
-    qsort(ns, ROUNDS, sizeof(ns[0]), compare);
-    printf("mutex.two_pairs %.1f\n", ns[ROUNDS / 2]);
+    printf("mutex.two_pairs %.1f\n", median(ns, ROUNDS));
     return 0;
 }

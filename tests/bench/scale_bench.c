@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "ballast/admin.h"
+#include "bench.h"
 #include "internal.h"
 
 #define ROUNDS      51
@@ -27,27 +28,6 @@
 
 static char dir[] = "/dev/shm/ballast-bench-XXXXXX";
 static char path[2][64];
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return x < y ? -1 : x > y;
-}
-
-static double median(double *v, int nr)
-{
-    qsort(v, (size_t)nr, sizeof(*v), compare);
-    return v[nr / 2];
-}
 
 static void clean_up(void)
 {
