@@ -104,6 +104,8 @@ int run_command_named(int argc, char **argv);
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int usage_error(const char *format, ...)
     __attribute__((format(printf, 1, 2)));
+/* For want of memory: EXIT_REFUSED, with figures. */
+bool is_refusal(enum ballast_reason reason);
 int failed(int err, const struct ballast_refusal *why);
 int failed_after(const char *prefix, int err,
                  const struct ballast_refusal *why);

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "cli.h"
 #include "json.h"
 #include "rows.h"
 #include "text.h"
@@ -93,18 +94,8 @@ void json_error_member(const char *text, const struct ballast_refusal *why)
            ballast_reason_name(why->reason));
     json_string(text);
     json_number("errno", (uint64_t)(why->err < 0 ? -why->err : why->err));
-    switch (why->reason) {
-    case BALLAST_SHORT_NODE:
-    case BALLAST_SHORT_HOST:
-    case BALLAST_SHORT_KERNEL:
-    case BALLAST_BEHIND_QUEUE:
-    case BALLAST_ABOVE_MAXIMUM:
-    case BALLAST_ABOVE_QUOTA:
-    case BALLAST_BELOW_RESIDENT:
+    if (is_refusal(why->reason) || why->reason == BALLAST_BELOW_RESIDENT) {
         json_figures(why);
-        break;
-    default:
-        break;
     }
     putchar('}');
 }

@@ -46,7 +46,7 @@ int usage_error(const char *format, ...)
     return EXIT_USAGE;
 }
 
-static bool is_refusal(enum ballast_reason reason)
+bool is_refusal(enum ballast_reason reason)
 {
     switch (reason) {
     case BALLAST_SHORT_NODE:
