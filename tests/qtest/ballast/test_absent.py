@@ -251,6 +251,15 @@ def written_after(accel: str, *extra: str) -> None:
         both.check(*range(0, 4 * MIB, MIB))
 
 
+def zeroed_at_last(both: Pair) -> None:
+    """The rest of a migration that has sent data: zeros instead, which arrive."""
+    both.do(lambda: both.box.fill(AREA, MIB, 0))
+    both.send()
+    both.finish()
+    both.check()
+    tap.equal(both.dst.qtest.readl(AREA), 0)
+
+
 def zeroed_again(accel: str) -> None:
     """Absent, then written and sent, then zeroed: the zeros must be sent."""
     with pair(accel) as both:
@@ -258,11 +267,7 @@ def zeroed_again(accel: str) -> None:
         both.send()
         both.do(lambda: both.box.fill(AREA, MIB, DATA))
         both.send()
-        both.do(lambda: both.box.fill(AREA, MIB, 0))
-        both.send()
-        both.finish()
-        both.check()
-        tap.equal(both.dst.qtest.readl(AREA), 0)
+        zeroed_at_last(both)
 
 
 def sent_then_zero(accel: str) -> None:
@@ -271,11 +276,7 @@ def sent_then_zero(accel: str) -> None:
         both.box.fill(AREA, MIB, DATA)
         both.start()
         both.send()
-        both.do(lambda: both.box.fill(AREA, MIB, 0))
-        both.send()
-        both.finish()
-        both.check()
-        tap.equal(both.dst.qtest.readl(AREA), 0)
+        zeroed_at_last(both)
 
 
 def zero_twice(accel: str, *extra: str) -> None:
