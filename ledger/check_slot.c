@@ -16,6 +16,8 @@
 
 /* A serial that is further off than that was never given to anybody. */
 #define SERIALS_AHEAD (UINT64_C(1) << 32)
+/* Nobody counts that far; what has begins at 0 again, which means none. */
+#define COUNT_END (UINT64_C(1) << 63)
 
 /* Things that only one slot may have, by what was seen so far. */
 static bool serial_is_taken(const struct ballast_ledger *l, uint32_t nr)
@@ -372,11 +374,35 @@ static void check_free_locks(struct checker *c, uint32_t from, uint32_t to)
     }
 }
 
+static void check_count(struct checker *c, uint64_t *count,
+                        size_t offset_in_slot, const char *what)
+{
+    uint64_t highest = 0, of_slot;
+    uint32_t nr;
+
+    if (get64(count) < COUNT_END) {
+        return;
+    }
+    for (nr = 0; nr < c->l->geo.nr_slots; nr++) {
+        of_slot = get64((uint64_t *)(void *)((char *)slot_at(c->l, nr) +
+                                             offset_in_slot));
+        if (of_slot < COUNT_END && of_slot > highest) {
+            highest = of_slot;
+        }
+    }
+    fix64(c, count, highest, "%s", what);
+}
+
 void check_slots(struct checker *c)
 {
     struct ballast_ledger *l = c->l;
     uint32_t nr, used = 0, from = 0;
 
+    check_count(c, &l->header->next_serial, offsetof(struct file_slot, serial),
+                "last serial number, nobody counts that far");
+    check_count(c, &l->header->next_ticket,
+                offsetof(struct file_slot, wait_ticket),
+                "last ticket, nobody counts that far");
     for (nr = 0; nr < l->geo.nr_slots; nr++) {
         check_slot(c, nr);
         if (slot_in_use(slot_at(l, nr))) {
