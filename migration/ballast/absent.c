@@ -3,10 +3,10 @@
  * Absent pages in migration: neither read nor sent.
  *
  * Round 1: once write tracking is armed, pages that the kernel does not
- * have are taken off the dirty bitmap like a hint's.  Later rounds: a page
- * that was left out so far, by absence or by hint, and reads as zero now,
- * is left out again; it is zero on the destination, since nothing was ever
- * sent for it.
+ * have are taken off the dirty bitmap like a hint's; so are pages that read
+ * as zero, a little ahead of what QEMU sends.  Later rounds: a page that
+ * was left out so far and reads as zero now is left out again; it is zero
+ * on the destination, since nothing was ever sent for it.
  *
  * Invariant: a bit in Tracked.left_out says that the page was never sent in
  * this migration, nor will be before it is looked at again.  It is set only
@@ -50,6 +50,17 @@
 #define PIECE_PAGES (BALLAST_PIECE_BYTES >> TARGET_PAGE_BITS)
 #define VCPU_TIMEOUT_MS 1000
 
+/*
+ * QEMU sends for up to 50 ms before it asks again: so many pages at least
+ * have been looked at by then.  Zeros come in runs, so of each group some
+ * are looked at first.
+ */
+#define AHEAD_PAGES 32768
+#define STEP_PAGES 4096
+#define GROUP_PAGES 64
+#define SAMPLE_EVERY 16
+#define AHEAD_NS (50 * SCALE_MS)
+
 /* A block whose absent pages are known. */
 typedef struct Tracked {
     RAMBlock *rb;
@@ -63,6 +74,13 @@ typedef struct Noted {
     Tracked *t;
     uint64_t first, nr;
 } Noted;
+
+/* How far round 1 was looked at for zeros; @place: QEMU is not before it. */
+typedef struct Ahead {
+    bool on;
+    guint block;
+    uint64_t place, page;
+} Ahead;
 
 /* A look at all blocks; belongs to the migration thread. */
 typedef struct Look {
@@ -81,6 +99,8 @@ static struct {
     uint64_t sent_at_note;
     /* Made and freed under it, and not while the migration thread runs. */
     GPtrArray *blocks;
+    /* Migration thread. */
+    Ahead ahead;
     QemuMutex count_lock;
     BallastAbsent s;
 } absent;
@@ -195,6 +215,7 @@ static void start(void)
     absent.used = use == BALLAST_ABSENT_USED;
     absent.any_left_out = false;
     absent.looked = 0;
+    absent.ahead = (Ahead) {};
     WITH_QEMU_LOCK_GUARD(&absent.count_lock) {
         absent.s = (BallastAbsent) { .use = use };
     }
@@ -402,11 +423,56 @@ static bool is_zero(const Tracked *t, uint64_t page)
                           TARGET_PAGE_SIZE);
 }
 
+/* Zero pages among those in @todo from @begin to @end, each looked at. */
+static void find_each_zero(const Tracked *t, uint64_t first, uint64_t begin,
+                           uint64_t end, const unsigned long *todo,
+                           unsigned long *zero)
+{
+    uint64_t page;
+
+    for (page = find_next_bit(todo, end, begin); page < end;
+         page = find_next_bit(todo, end, page + 1)) {
+        if (!test_bit(page, zero) && is_zero(t, first + page)) {
+            set_bit(page, zero);
+        }
+    }
+}
+
+/* Is one of a few of these pages zero, but there? */
+static bool is_promising(const Tracked *t, uint64_t first, uint64_t begin,
+                         uint64_t end, const unsigned long *todo,
+                         const unsigned long *zero)
+{
+    uint64_t page;
+
+    for (page = find_next_bit(todo, end, begin); page < end;
+         page = find_next_bit(todo, end, page + SAMPLE_EVERY)) {
+        if (!test_bit(page, zero) && is_zero(t, first + page)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The same in groups, most of which are not looked at. */
+static void find_most_zeros(const Tracked *t, uint64_t first, uint64_t nr,
+                            const unsigned long *todo, unsigned long *zero)
+{
+    uint64_t begin, end;
+
+    for (begin = 0; begin < nr; begin = end) {
+        end = MIN(begin + GROUP_PAGES, nr);
+        if (is_promising(t, first, begin, end, todo, zero)) {
+            find_each_zero(t, first, begin, end, todo, zero);
+        }
+    }
+}
+
 /* Of the pages in @todo (numbered from @first), which read as zero? */
 static void find_zeros(Look *look, Tracked *t, uint64_t first, uint64_t nr,
-                       unsigned long *todo, unsigned long *zero)
+                       const unsigned long *todo, unsigned long *zero)
 {
-    uint64_t begin, end, page;
+    uint64_t begin, end;
     size_t i;
 
     /* Reading an absent page would populate it. */
@@ -419,31 +485,34 @@ static void find_zeros(Look *look, Tracked *t, uint64_t first, uint64_t nr,
             bitmap_set(zero, begin - first, end - begin);
         }
     }
-    for (page = find_first_bit(todo, nr); page < nr;
-         page = find_next_bit(todo, nr, page + 1)) {
-        if (!test_bit(page, zero) && is_zero(t, first + page)) {
-            set_bit(page, zero);
-        }
+    if (look->gen.number == FIRST) {
+        find_most_zeros(t, first, nr, todo, zero);
+    } else {
+        find_each_zero(t, first, 0, nr, todo, zero);
     }
 }
 
-/* Dirty pages that were left out so far. */
-static bool find_todo(const Tracked *t, uint64_t first, uint64_t nr,
-                      unsigned long *todo)
+/*
+ * Dirty pages of which nothing was sent: in round 1 all, later those that
+ * were left out so far.
+ */
+static bool find_todo(const Look *look, const Tracked *t, uint64_t first,
+                      uint64_t nr, unsigned long *todo)
 {
+    bool all = look->gen.number == FIRST;
+    const unsigned long *map = all ? t->rb->bmap : t->left_out;
     uint64_t page;
 
-    for (page = find_next_bit(t->left_out, first + nr, first);
-         page < first + nr;
-         page = find_next_bit(t->left_out, first + nr, page + 1)) {
-        if (test_bit(page, t->rb->bmap)) {
+    for (page = find_next_bit(map, first + nr, first); page < first + nr;
+         page = find_next_bit(map, first + nr, page + 1)) {
+        if (all || test_bit(page, t->rb->bmap)) {
             set_bit(page - first, todo);
         }
     }
     return !bitmap_empty(todo, nr);
 }
 
-/* Later rounds: zero is left out again, the rest will be sent. */
+/* Zero is left out (again), the rest will be sent. */
 static bool look_for_zeros(Look *look, Tracked *t, uint64_t first,
                            uint64_t nr)
 {
@@ -452,7 +521,7 @@ static bool look_for_zeros(Look *look, Tracked *t, uint64_t first,
     uint64_t page, next;
     bool ok;
 
-    if (!find_todo(t, first, nr, todo)) {
+    if (!find_todo(look, t, first, nr, todo)) {
         return true;
     }
     find_zeros(look, t, first, nr, todo, zero);
@@ -509,6 +578,77 @@ static bool look_at_all(Look *look)
         }
     }
     return true;
+}
+
+/* Ahead of QEMU, in round 1 ------------------------------------------- */
+
+/* Dirty pages that were looked at, and that QEMU has still to send. */
+static uint64_t pages_ready(Ahead *a, const Tracked *t)
+{
+    a->place = find_next_bit(t->rb->bmap, a->page, a->place);
+    return bitmap_count_one_with_offset(t->rb->bmap, a->place,
+                                        a->page - a->place);
+}
+
+/* The next step in a block; its end is not one. */
+static uint64_t next_step(Ahead *a, const Tracked *t)
+{
+    a->page = find_next_bit(t->rb->bmap, t->pages, a->page);
+    return MIN(STEP_PAGES, t->pages - a->page);
+}
+
+/* Until there is enough to send, and not for long once there is something. */
+static bool look_ahead_in_block(Look *look, Ahead *a, Tracked *t)
+{
+    int64_t began = get_clock();
+    uint64_t nr, ready;
+
+    while ((nr = next_step(a, t))) {
+        RCU_READ_LOCK_GUARD();
+
+        if (!still_there(t)) {
+            a->page = t->pages;
+            break;
+        }
+        ready = pages_ready(a, t);
+        if (ready >= AHEAD_PAGES ||
+            (ready && get_clock() - began > AHEAD_NS) ||
+            !migration_is_running() ||
+            !look_for_zeros(look, t, a->page, nr)) {
+            return false;
+        }
+        a->page += nr;
+    }
+    return true;
+}
+
+static void look_ahead(Look *look)
+{
+    Ahead *a = &absent.ahead;
+    int64_t began = get_clock();
+
+    while (a->block < absent.blocks->len &&
+           look_ahead_in_block(look, a,
+                               g_ptr_array_index(absent.blocks, a->block))) {
+        *a = (Ahead) { .on = true, .block = a->block + 1 };
+    }
+    QEMU_LOCK_GUARD(&absent.count_lock);
+    absent.s.scan_ns += get_clock() - began;
+    absent.s.zero_pages += look->left_out_pages;
+    trace_ballast_ahead(look->gen.number, a->block, a->page,
+                        look->left_out_pages);
+}
+
+/* Once all that is absent was left out, and as long as round 1 lasts. */
+static bool may_look_ahead(Look *look)
+{
+    bool may;
+
+    look->gen = ballast_generation_hold();
+    may = absent.used && absent.ahead.on && look->gen.open &&
+          look->gen.number == FIRST;
+    ballast_generation_release();
+    return may;
 }
 
 /* Preparing ----------------------------------------------------------- */
@@ -637,10 +777,20 @@ static void finish(Look *look, bool whole)
 static void about_to_send(void *opaque, uint64_t *must_precopy,
                           uint64_t *can_postcopy)
 {
-    Look look = {};
+    Look first = {}, further = {};
+    bool whole;
 
-    if (migration_thread_is_self() && take_turn(&look)) {
-        finish(&look, arm(&look) && look_at_all(&look));
+    if (!migration_thread_is_self()) {
+        return;
+    }
+    if (take_turn(&first)) {
+        whole = arm(&first) && look_at_all(&first);
+        finish(&first, whole);
+        absent.ahead.on = whole;
+    }
+    if (may_look_ahead(&further)) {
+        look_ahead(&further);
+        free(further.runs.run);
     }
 }
 

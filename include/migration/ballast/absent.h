@@ -30,8 +30,8 @@ typedef enum BallastAbsentUse {
  * struct BallastAbsent - what was left out of the latest migration
  * @use: whether it leaves pages out
  * @skipped_pages: absent pages left out of round 1
- * @zero_pages: pages that were never sent, became dirty, and read as zero:
- *              left out of later rounds
+ * @zero_pages: dirty pages of which nothing was sent and that read as zero:
+ *              left out of any round
  * @unknown_bytes: memory of which nobody tells what is absent
  * @scans: generations in which was looked
  * @pieces: pieces looked at

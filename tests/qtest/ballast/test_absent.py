@@ -170,6 +170,20 @@ def fresh(accel: str, *extra: str) -> None:
         assert info['ram']['duplicate'] < 0.02 * MEMORY / PAGE, info['ram']
 
 
+def zeros(accel: str, *extra: str) -> None:
+    """Pages that are there, and zero, among others that are not: hardly one is sent."""
+    with pair(accel, *extra) as both:
+        both.src.qtest.do(f'memset {AREA:#x} {64 * MIB:#x} 0')
+        for offset in range(0, 64 * MIB, 16 * MIB):
+            both.box.fill(AREA + offset, MIB, DATA)
+        info = both.migrate()
+        absent = both.absent()
+        tap.note(str(absent))
+        both.check(0, 17 * MIB - PAGE)
+        assert absent['zero'] > 59 * MIB // PAGE, absent
+        assert info['ram']['duplicate'] < MIB // PAGE, info['ram']
+
+
 def fresh_stock() -> None:
     """Without the plug-in all of it is sent: else the cases above would prove nothing."""
     with pair('tcg', plugin=False) as both:
@@ -258,6 +272,20 @@ def zeroed_at_last(both: Pair) -> None:
     both.finish()
     both.check()
     tap.equal(both.dst.qtest.readl(AREA), 0)
+
+
+def written_after_zero(accel: str, *extra: str) -> None:
+    """Zero when looked at, written in the same generation: arrives."""
+    with pair(accel, *extra) as both:
+        both.src.qtest.do(f'memset {AREA:#x} {16 * MIB:#x} 0')
+        both.start(SLOW)
+        wait_until(lambda: both.absent()['zero'] >= 16 * MIB // PAGE, 'the look')
+        tap.equal(both.ram()['dirty-sync-count'], 1, 'generation')
+        for offset in range(0, 4 * MIB, MIB):
+            both.do(lambda: both.box.write(AREA + offset, DATA))     # pylint: disable=cell-var-from-loop
+        tap.equal(both.ram()['dirty-sync-count'], 1, 'generation')
+        both.finish()
+        both.check(*range(0, 4 * MIB, MIB))
 
 
 def zeroed_again(accel: str) -> None:
@@ -508,6 +536,8 @@ def snapshot() -> None:
 for _accel in ACCELS:
     tap.add(f'fresh, {_accel}', fresh, _accel)
     tap.add(f'fresh memfd, {_accel}', fresh, _accel, *memfd(MEMORY))
+    tap.add(f'zeros, {_accel}', zeros, _accel)
+    tap.add(f'zeros, memfd, {_accel}', zeros, _accel, *memfd(MEMORY))
     tap.add(f'zeroed again, {_accel}', zeroed_again, _accel)
     tap.add(f'sent, then zero, {_accel}', sent_then_zero, _accel)
     tap.add(f'zero twice, {_accel}', zero_twice, _accel)
@@ -521,6 +551,7 @@ for _accel in ACCELS:
         tap.add(f'ballooned before, {_device}, {_accel}', ballooned_before, _accel, _device)
 for _accel in mailbox.ACCELS:
     tap.add(f'written after the scan, {_accel}', written_after, _accel)
+    tap.add(f'written after the look for zeros, {_accel}', written_after_zero, _accel)
 tap.add('written after the scan, memfd, kvm', written_after, 'kvm', *memfd(MEMORY))
 tap.add('ballooned before, memfd', ballooned_before, 'tcg', 'virtio-balloon-device', *memfd(MEMORY))
 tap.add('memfd does not grow', memfd_growth)

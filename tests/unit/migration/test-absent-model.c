@@ -5,10 +5,12 @@
  * it, and without layouts, which have nothing to do with it.
  *
  * Absent pages: content 0, and not present.  They are looked up in the first
- * generation and dropped some steps later; a page may be discarded at any
+ * generation and dropped some steps later, and so are, at any time in it,
+ * dirty pages that are present and zero; a page may be discarded at any
  * time; what was left out and is dirty and zero in a later generation is
  * left out again.  Controls: a look before arming, no mark for what was
- * discarded, and a left-out mark that outlives sending.
+ * discarded, a left-out mark that outlives sending, and dropping zeros that
+ * were seen in a generation that has ended.
  */
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +18,7 @@
 #include "model.h"
 
 /* What is left out, and what is done wrong about it. */
-enum absent { NONE, ABSENT, EARLY_LOOK, NO_MARK, STALE_LEFT_OUT };
+enum absent { NONE, ABSENT, EARLY_LOOK, NO_MARK, STALE_LEFT_OUT, LATE_ZERO };
 
 struct model {
     bool ballast;
@@ -25,6 +27,7 @@ struct model {
     bool present[PAGES];
     bool marked[PAGES];         /* discarded: dirty in the next harvest */
     bool seen[PAGES];           /* absent at the look, not dropped yet */
+    bool zero[PAGES];           /* there, but zero at the look; the same */
     bool left_out[PAGES];
 
     int src[PAGES], dst[PAGES];
@@ -69,15 +72,28 @@ static void drop_page(struct model *m, int page)
     log_drop(&m->log, page);
 }
 
-static void drop_seen(struct model *m)
+/* A little ahead of sending. */
+static void look_ahead(struct model *m)
 {
     int p;
 
     for (p = 0; p < PAGES; p++) {
-        if (m->seen[p] && m->gen.open && m->gen.number == 1) {
+        m->zero[p] = m->gen.number == 1 && m->log.dirty[p] &&
+                     m->present[p] && !m->src[p];
+    }
+}
+
+static void drop_seen(struct model *m)
+{
+    bool in_time = m->gen.open && m->gen.number == 1;
+    int p;
+
+    for (p = 0; p < PAGES; p++) {
+        if ((m->seen[p] && in_time) ||
+            (m->zero[p] && (in_time || m->absent == LATE_ZERO))) {
             drop_page(m, p);
         }
-        m->seen[p] = false;
+        m->seen[p] = m->zero[p] = false;
     }
 }
 
@@ -182,11 +198,17 @@ static void step(struct model *m)
 {
     int page = pick(PAGES);
 
-    if (m->absent && !pick(5)) {
-        if (pick(2)) {
+    if (m->absent && !pick(4)) {
+        switch (pick(3)) {
+        case 0:
             drop_seen(m);
-        } else {
+            break;
+        case 1:
+            look_ahead(m);
+            break;
+        default:
             discard(m, page);
+            break;
         }
         return;
     }
@@ -224,7 +246,7 @@ static int run(enum log_kind kind, bool ballast, enum absent absent,
     for (i = 0; i < PAGES; i++) {
         m.in_use[i] = pick(2);
         m.present[i] = !absent || pick(2);
-        m.src[i] = m.present[i] ? ++m.stamp : 0;
+        m.src[i] = m.present[i] && (!absent || pick(3)) ? ++m.stamp : 0;
         log_begin(&m.log, i);
     }
     sync_and_publish(&m);
@@ -246,7 +268,7 @@ static int run_all(enum log_kind kind, bool ballast, enum absent absent)
 {
     static const char *const names[] = {
         "", ", absent pages", ", looked before arming", ", no mark for discards",
-        ", left-out mark outlives sending",
+        ", left-out mark outlives sending", ", zeros of an ended generation",
     };
     int schedule, bad = 0;
 
@@ -273,6 +295,8 @@ int main(void)
                   "control: discards without a mark lose pages");
     bad += report(run_all(TCG, true, STALE_LEFT_OUT) > 0,
                   "control: a left-out mark that outlives sending loses");
+    bad += report(run_all(KVM, true, LATE_ZERO) > 0,
+                  "control: zeros of a generation that has ended lose");
     report_end();
     return bad > 0;
 }
