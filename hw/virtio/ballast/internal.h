@@ -140,6 +140,24 @@ void ballast_block_gone(BallastBalloon *b, BallastBlock *block);
 /** ballast_hintq_init() - take over the hint queue; after the parent's realize */
 void ballast_hintq_init(BallastBalloon *b);
 
+/**
+ * ballast_hint_ring_take() - plain hints off a split ring, and back to it
+ * @vdev: device
+ * @vq: its hint queue, ready
+ * @hints: array of BallastHint, appended to
+ * @most: at most so many
+ *
+ * Takes one descriptor after the other as long as each is a hint by itself:
+ * one range of RAM that the device may write.  Their buffers are returned,
+ * without a notification.  The next descriptor, if there is one, is for
+ * virtqueue_pop().
+ *
+ * Context: big lock.
+ * Return: how many; 0 also for a ring of another kind.
+ */
+unsigned ballast_hint_ring_take(VirtIODevice *vdev, VirtQueue *vq,
+                                GArray *hints, unsigned most);
+
 /** ballast_hintq_kick() - look at the ring again: VM start */
 void ballast_hintq_kick(BallastBalloon *b);
 
