@@ -21,6 +21,7 @@ from ballast import paths
 from guest import DEVICE, GIB, MIB, STOCK_DEVICE, GuestTrouble, LinuxGuest, image_missing
 
 from report import Absent, Result, median_of
+from warm import warm
 
 PARAMETERS = {'max-bandwidth': 1 << 40}
 MAX_DEATHS = 3
@@ -132,6 +133,7 @@ def measure(keys: Sequence[str], rounds: int) -> Dict[str, Result]:
     missing: Optional[str] = image_missing() or (None if paths.has_ballast() else f'the plug-in ({paths.PLUGIN})')
     if missing:
         raise Absent(missing)
+    warm()
     names = [name for name in SCENARIOS if any(name in NEEDS[key] for key in keys)]
     samples = {name: Samples([], []) for name in names}
     for _ in range(rounds):

@@ -24,6 +24,7 @@ from guest import APPEND, DEVICE, GIB, MIB, STOCK_DEVICE, GuestTrouble, LinuxGue
 
 from processor import usage
 from report import Absent, Result, median_of
+from warm import warm
 
 MEMORY = 2 * GIB
 CHURN_MIB = 1536
@@ -153,6 +154,7 @@ def measure(keys: Sequence[str], rounds: int) -> Dict[str, Result]:
     missing = image_missing() or (None if paths.has_ballast() else f'the plug-in ({paths.PLUGIN})')
     if missing:
         raise Absent(missing)
+    warm()
     references = {REFERENCES[key].name for key in keys}
     variants = [variant for kind in (PLAIN, HINTS, OURS) if kind is OURS or kind.name in references
                 for variant in _with_prompt(kind)]
