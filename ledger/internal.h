@@ -132,6 +132,10 @@ bool file_mutex_looks_right(const pthread_mutex_t *mutex);
 bool file_mutex_is_lost(const pthread_mutex_t *mutex);
 bool file_mutex_is_orphan(const pthread_mutex_t *mutex);
 bool file_has_locks(int fd);
+bool file_has_daemon(int fd);
+
+/* boot.c */
+int boot_look(struct ballast_ledger *l);
 
 /* lock.c */
 int ledger_lock(struct ballast_ledger *l);
