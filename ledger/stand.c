@@ -437,7 +437,10 @@ int ballast_release(struct ballast_ledger *ledger, const char *name,
         return remote_release(ledger, name, why);
     }
     why_init(why);
-    err = ledger_lock_why(ledger, why);
+    err = slot_check_name(name, why);
+    if (!err) {
+        err = ledger_lock_why(ledger, why);
+    }
     if (err) {
         return err;
     }

@@ -185,6 +185,15 @@ static void test_contents(void)
     make(WIRE_JOIN, WIRE_SMALL_BYTES);
     strcpy(out.request.name, "vm");
     OK(say(fd, WIRE_SMALL_BYTES) == -EINVAL, "a join without a cookie");
+    make(WIRE_JOIN, WIRE_SMALL_BYTES);
+    strcpy(out.request.name, "a\xc2\x9bz");
+    out.request.cookie[0] = 1;
+    OK(say(fd, WIRE_SMALL_BYTES) == -EINVAL &&
+       in.reply.why.reason == BALLAST_BAD_NAME, "a name that is obeyed");
+    make(WIRE_RELEASE, WIRE_SMALL_BYTES);
+    strcpy(out.request.name, "a\xc2\x9bz");
+    OK(say(fd, WIRE_SMALL_BYTES) == -EINVAL &&
+       in.reply.why.reason == BALLAST_BAD_NAME, "nor is it looked for");
     make(WIRE_ATTACH, WIRE_SMALL_BYTES);
     out.request.slot = UINT32_MAX;
     OK(say(fd, WIRE_SMALL_BYTES) == -ESHUTDOWN, "a slot that cannot be");
