@@ -52,6 +52,29 @@ def test_status_schema():
     check([p['name'] for p in status['participants']], ['vm1', ODD])
 
 
+def test_init_schema():
+    """init --json fits its schema, and says what status says."""
+    with some_ledger() as ledger:
+        made = valid('init', ledger.ok(
+            'init', '--json', '--ledger', ledger.path + '-2', '--slots', '9',
+            '--count-cache', '7', '--admission', 'static', '--capacity',
+            '3G@1', '--capacity', '2G/2M', '--overcommit', '1=150'))
+        check(made['created'], ledger.path + '-2')
+        status = json.loads(ledger.ok('status', '--json', '--ledger',
+                                      made['created']))
+        for key in ('admission', 'count-cache-percent', 'slots'):
+            check(made[key], status[key])
+        for cell, whole in zip(made['capacity'], status['capacity'],
+                               strict=True):
+            check(cell, {key: whole[key] for key in cell})
+        check(made['slots'], 9)
+        check([c['capacity'] for c in made['capacity']
+               if c['node'] == 1 and c['backed']], [4.5 * GIB])
+        done = ledger.fails(1, 'init', '--json', '--capacity', '1G')
+        check(valid('error', done.stdout)['error']['reason'], 'exists')
+        os.unlink(made['created'])
+
+
 def test_status_schema_waiting():
     """status --json of one that waits fits its schema."""
     with some_ledger() as ledger:
