@@ -502,7 +502,7 @@ int file_put_mutex(struct file_header *h)
 }
 
 /* Whether the path still names the file that we have. */
-static bool same_file(const char *path, int fd)
+bool file_is_at(const char *path, int fd)
 {
     struct stat by_path, by_fd;
 
@@ -518,7 +518,7 @@ static int open_locked(const char *path, int fd, struct ballast_ledger **out,
     if (err) {
         return refuse_system(why, err, "locking %.80s", path);
     }
-    if (!same_file(path, fd)) {
+    if (!file_is_at(path, fd)) {
         err = -EAGAIN;
     } else {
         err = file_map(fd, out, why);

@@ -3,7 +3,7 @@
  * What the files of the library share.
  *
  * Lock order: the open lock (a byte of the file, held only while a ledger is
- * created, opened or reset) before the mutex in the header.  Slot locks are
+ * opened, reset or replaced) before the mutex in the header.  Slot locks are
  * taken without waiting, so they have no place in the order.  Nothing that
  * may block is called with the mutex held.
  *
@@ -133,6 +133,7 @@ bool file_mutex_is_lost(const pthread_mutex_t *mutex);
 bool file_mutex_is_orphan(const pthread_mutex_t *mutex);
 bool file_has_locks(int fd);
 bool file_has_daemon(int fd);
+bool file_is_at(const char *path, int fd);
 
 /* boot.c */
 int boot_look(struct ballast_ledger *l);

@@ -7,7 +7,9 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include "helper.h"
 
@@ -343,6 +345,23 @@ static void test_boot_id_and_unseen(void)
     ballast_ledger_close(l);
 }
 
+/* Where a daemon listens, force would take the ledger from its clients. */
+static void test_force_and_socket(void)
+{
+    struct sockaddr_un at = { .sun_family = AF_UNIX };
+    struct ballast_config config;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+    config_static(&config, 1, GIB(4));
+    snprintf(at.sun_path, sizeof(at.sun_path), "%s", temp_path("socket"));
+    OK(bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0 &&
+       ballast_ledger_create(at.sun_path, &config, BALLAST_CREATE_FORCE,
+                             &why) == -EBUSY &&
+       why.reason == BALLAST_EXISTS && remote_is_socket(at.sun_path),
+       "force does not replace a socket");
+    close(fd);
+}
+
 /* Words that say what to do; and nobody is thrown out by doing it. */
 static void test_other_formats(void)
 {
@@ -502,6 +521,7 @@ int main(void)
     test_boot_id_and_processes();
     test_boot_id_and_daemon();
     test_boot_id_and_unseen();
+    test_force_and_socket();
     test_other_formats();
     test_full();
     test_create();
