@@ -20,9 +20,9 @@
 #define COUNT_END (UINT64_C(1) << 63)
 
 /* Things that only one slot may have, by what was seen so far. */
-static bool serial_is_taken(const struct ballast_ledger *l, uint32_t nr)
+static bool serial_is_taken(const struct ballast_ledger *l, uint32_t nr,
+                            uint64_t serial)
 {
-    uint64_t serial = get64(&slot_at(l, nr)->serial);
     uint32_t i;
 
     for (i = 0; i < nr; i++) {
@@ -181,24 +181,43 @@ static void check_name(struct checker *c, uint32_t nr)
     }
 }
 
+/*
+ * The next one; at the end of what is counted, one that no slot before this
+ * one has.  Each of those is in the way of one of the numbers tried at most.
+ */
+static uint64_t fresh_serial(const struct ballast_ledger *l, uint32_t nr,
+                             uint64_t next)
+{
+    uint64_t serial = COUNT_END / 2 + nr;
+
+    if (next + 1 < COUNT_END) {
+        return next + 1;
+    }
+    while (serial_is_taken(l, nr, serial)) {
+        serial += SLOTS_MAX;
+    }
+    return serial;
+}
+
 static void check_serial(struct checker *c, uint32_t nr)
 {
     struct file_header *h = c->l->header;
     struct file_slot *s = slot_at(c->l, nr);
     uint64_t serial = get64(&s->serial), next = get64(&h->next_serial);
 
-    if (serial && serial <= next && !serial_is_taken(c->l, nr)) {
+    if (serial && serial <= next && !serial_is_taken(c->l, nr, serial)) {
         return;
     }
-    if (serial > next && serial - next < SERIALS_AHEAD &&
-        !serial_is_taken(c->l, nr)) {
+    if (serial > next && serial - next < SERIALS_AHEAD && serial < COUNT_END &&
+        !serial_is_taken(c->l, nr, serial)) {
         fix64(c, &h->next_serial, serial, "last serial number, below slot %"
               PRIu32 "'s", nr);
         return;
     }
-    fix64(c, &s->serial, next + 1, "slot %" PRIu32 ", serial number", nr);
-    if (c->repair) {
-        put64(&h->next_serial, next + 1);
+    serial = fresh_serial(c->l, nr, next);
+    fix64(c, &s->serial, serial, "slot %" PRIu32 ", serial number", nr);
+    if (c->repair && serial > next) {
+        put64(&h->next_serial, serial);
     }
 }
 

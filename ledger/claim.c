@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Claims, reports, and standing claims.
+ * Claims and reports; standing claims are in stand.c.
  *
  * Every change follows one pattern: read the slot's view, make the new one,
  * admit it, publish it, move the totals.  The mutex is held from the first to
@@ -23,8 +23,8 @@ static void copy_column(const struct geometry *geo, struct view *to,
            sizeof(to->col[col][0]) * geo->nr_cells);
 }
 
-static bool same_claim(const struct geometry *geo, const struct view *a,
-                       const struct view *b)
+bool same_claim(const struct geometry *geo, const struct view *a,
+                const struct view *b)
 {
     return memcmp(a->col[COL_CLAIMED], b->col[COL_CLAIMED],
                   sizeof(a->col[0][0]) * geo->nr_cells) == 0;
@@ -84,7 +84,7 @@ static int within_limits(const struct ballast_ledger *l, uint64_t max_bytes,
     return 0;
 }
 
-static bool claims_nothing(const struct geometry *geo, const struct view *v)
+bool claims_nothing(const struct geometry *geo, const struct view *v)
 {
     uint32_t i;
 
@@ -97,10 +97,10 @@ static bool claims_nothing(const struct geometry *geo, const struct view *v)
 }
 
 /* How many wait for the same, if anybody waits at all. */
-static uint32_t ahead(const struct ballast_ledger *l,
-                      const struct file_slot *s, const struct view *from,
-                      const struct view *to, uint64_t ticket, bool name_them,
-                      struct ballast_refusal *why)
+uint32_t claim_ahead(const struct ballast_ledger *l,
+                     const struct file_slot *s, const struct view *from,
+                     const struct view *to, uint64_t ticket, bool name_them,
+                     struct ballast_refusal *why)
 {
     if (get32(&l->header->nr_waiters)) {
         return queue_ahead(l, s, from, to, ticket, name_them, why);
@@ -137,7 +137,7 @@ int claim_slot(struct ballast_ledger *l, struct file_slot *s,
     }
     view_redeem(&l->geo, to);
     err = admit(l, &from, to, sample, why);
-    if (ahead(l, s, &from, to, ticket, err >= 0, why) && err >= 0) {
+    if (claim_ahead(l, s, &from, to, ticket, err >= 0, why) && err >= 0) {
         return refuse(why, BALLAST_BEHIND_QUEUE);
     }
     if (err) {
@@ -288,279 +288,4 @@ int ballast_report(struct ballast_ledger *ledger,
     }
     ledger_unlock(ledger);
     return ledger_verdict(ledger, err, NULL);
-}
-
-/* A standing claim on its way in. */
-struct standing {
-    const char *name;
-    struct identity who;
-    bool polite;            /* not over the entry of another waiter */
-    bool made;              /* the slot is ours to wait in */
-    struct file_slot *slot;
-    uint64_t serial;
-    uint64_t ticket;
-    struct waiting w;
-};
-
-/* The claim and its slot appear together, by the store to state. */
-static int stand_new(struct ballast_ledger *l, struct standing *st,
-                     struct sample *sample, struct ballast_refusal *why)
-{
-    struct birth b = { .name = st->name, .who = st->who };
-    struct view none;
-    uint32_t nr;
-    int err;
-
-    view_zero(&l->geo, &none);
-    view_redeem(&l->geo, &st->w.to);
-    err = admit(l, &none, &st->w.to, sample, why);
-    if (ahead(l, NULL, &none, &st->w.to, UINT64_MAX, err >= 0, why) &&
-        err >= 0) {
-        return refuse(why, BALLAST_BEHIND_QUEUE);
-    }
-    if (err) {
-        return err;
-    }
-    if (slot_find_free(l, false, &nr)) {
-        return refuse(why, BALLAST_NO_SLOT);
-    }
-    b.flags = SLOT_STANDING | (st->who.pid ? SLOT_PID_BOUND : 0);
-    slot_take(l, slot_at(l, nr), &b, &st->w.to);
-    totals_move(l, &none, &st->w.to);
-    return 0;
-}
-
-/* Bound to nothing before it is bound to another: see slot.c, identity. */
-static void stand_rebind(struct file_slot *s, const struct standing *st)
-{
-    put32(&s->flags, SLOT_STANDING);
-    slot_write_identity(s, &st->who);
-    if (st->who.pid) {
-        put32(&s->flags, SLOT_STANDING | SLOT_PID_BOUND);
-    }
-}
-
-static int stand_try(struct ballast_ledger *l, void *opaque,
-                     struct sample *sample, struct ballast_refusal *why)
-{
-    struct standing *st = opaque;
-    struct file_slot *s;
-    int err = ledger_lock_why(l, why);
-
-    if (err) {
-        return err;
-    }
-    s = slot_find_name(l, st->name, SLOT_NONE);
-    if (!s) {
-        err = stand_new(l, st, sample, why);
-    } else if (!(s->flags & SLOT_STANDING) ||
-               (st->polite && queue_attended(s))) {
-        err = refuse(why, BALLAST_NAME_IN_USE);
-    } else {
-        queue_forget(l, s);
-        err = claim_slot(l, s, &st->w.to, UINT64_MAX, sample, why);
-    }
-    if (!err && s && st->who.pid) {
-        stand_rebind(s, st);
-    }
-    ledger_unlock(l);
-    return err;
-}
-
-static int stand_prepare(struct ballast_ledger *l, struct standing *st,
-                         const struct ballast_demand *set, size_t nr,
-                         pid_t pid, struct ballast_refusal *why)
-{
-    int err;
-
-    why_init(why);
-    err = slot_check_name(st->name, why);
-    if (err) {
-        return err;
-    }
-    view_zero(&l->geo, &st->w.to);
-    err = demand_view(&l->geo, set, nr, &st->w.to, why);
-    if (err) {
-        return err;
-    }
-    if (pid) {
-        err = identity_of(pid, &st->who);
-        return err ? refuse_system(why, err, "process %d", (int)pid) : 0;
-    }
-    identity_self(&st->who);
-    st->who.pid = 0;
-    st->who.start_ticks = 0;
-    return 0;
-}
-
-int ballast_stand(struct ballast_ledger *ledger, const char *name,
-                  const struct ballast_demand *set, size_t nr, pid_t pid,
-                  struct ballast_refusal *why)
-{
-    struct standing st;
-    int err;
-
-    if (ledger->remote) {
-        return remote_stand(ledger, name, set, nr, pid, why);
-    }
-    st.name = name;
-    st.polite = false;
-    err = stand_prepare(ledger, &st, set, nr, pid, why);
-    if (err) {
-        return err;
-    }
-    ballast_sweep(ledger);
-    err = attempt(ledger, stand_try, &st, why, SWEEP_ALL);
-    err = ledger_verdict(ledger, err, why);
-    finish_refusal(ledger, err, SLOT_NONE, why);
-    return err;
-}
-
-/*
- * With the mutex held: the slot to wait in.  A new one holds nothing, and is
- * ours: it ends with this process.
- */
-static struct file_slot *stand_place(struct ballast_ledger *l,
-                                     struct standing *st, int *err,
-                                     struct ballast_refusal *why)
-{
-    struct file_slot *s = slot_find_name(l, st->name, SLOT_NONE);
-    struct birth b = { .name = st->name };
-    struct view none;
-    uint32_t nr;
-
-    if (s) {
-        if ((s->flags & SLOT_STANDING) && !queue_attended(s)) {
-            return s;
-        }
-        *err = refuse(why, BALLAST_NAME_IN_USE);
-        return NULL;
-    }
-    if (slot_find_free(l, false, &nr)) {
-        *err = refuse(why, BALLAST_NO_SLOT);
-        return NULL;
-    }
-    s = slot_at(l, nr);
-    identity_self(&b.who);
-    b.flags = SLOT_STANDING | SLOT_PID_BOUND;
-    view_zero(&l->geo, &none);
-    slot_take(l, s, &b, &none);
-    st->made = true;
-    return s;
-}
-
-/* With the mutex held, when waiting is over, one way or another. */
-static void stand_end(struct ballast_ledger *l, struct standing *st,
-                      struct file_slot *s, int err)
-{
-    if (!err && (st->made || st->who.pid)) {
-        stand_rebind(s, st);
-    } else if (err < 0 && err != -EINPROGRESS && st->made) {
-        slot_free(l, s);
-        /* after a sweep the same is tried once more, from the beginning */
-        st->slot = NULL;
-        st->ticket = 0;
-        st->made = false;
-    }
-}
-
-static int stand_wait_try(struct ballast_ledger *l, void *opaque,
-                          struct sample *sample, struct ballast_refusal *why)
-{
-    struct standing *st = opaque;
-    struct file_slot *s = st->slot;
-    int err = ledger_lock_why(l, why);
-
-    if (err) {
-        return err;
-    }
-    if (!s) {
-        s = stand_place(l, st, &err, why);
-        if (s) {
-            st->slot = s;
-            st->serial = get64(&s->serial);
-            err = queue_claim(l, s, &st->w, sample, why);
-        }
-    } else if (get64(&s->serial) != st->serial || !slot_in_use(s)) {
-        s = NULL;
-        err = refuse_system(why, -ENOENT, "somebody released %.63s", st->name);
-    } else if (st->ticket) {
-        st->w.again = st->ticket == get64(&s->wait_ticket);
-        err = st->w.again ? queue_look_after(l, s, &st->w, sample, why) :
-              refuse_system(why, -ENOENT, "somebody claimed as %.63s",
-                            st->name);
-    } else {
-        err = queue_claim(l, s, &st->w, sample, why);
-    }
-    if (s) {
-        st->ticket = get64(&s->wait_ticket);
-        stand_end(l, st, s, err);
-    }
-    ledger_unlock(l);
-    return err;
-}
-
-int ballast_stand_wait(struct ballast_ledger *ledger, const char *name,
-                       const struct ballast_demand *set, size_t nr, pid_t pid,
-                       uint64_t timeout_ms, struct ballast_refusal *why)
-{
-    struct standing st;
-    int err;
-
-    if (ledger->remote) {
-        return remote_stand_wait(ledger, name, set, nr, pid, timeout_ms, why);
-    }
-    st.name = name;
-    st.polite = true;
-    st.made = false;
-    st.slot = NULL;
-    st.ticket = 0;
-    err = stand_prepare(ledger, &st, set, nr, pid, why);
-    if (err) {
-        return err;
-    }
-    st.w.again = false;
-    st.w.opaque = &st;
-    st.w.deadline_ns = queue_deadline(timeout_ms);
-    ballast_sweep(ledger);
-    err = attempt(ledger, stand_try, &st, why, SWEEP_ALL);
-    if (worth_waiting(err) || err == -EAGAIN) {
-        why_init(why);
-        err = queue_attempt(ledger, stand_wait_try, &st.w, why);
-    }
-    while (err == -EINPROGRESS) {
-        queue_sleep(ledger, st.w.seq, st.w.deadline_ns);
-        st.w.again = true;
-        why_init(why);
-        err = queue_attempt(ledger, stand_wait_try, &st.w, why);
-    }
-    err = ledger_verdict(ledger, err, why);
-    finish_refusal(ledger, err, SLOT_NONE, why);
-    return err;
-}
-
-int ballast_release(struct ballast_ledger *ledger, const char *name,
-                    struct ballast_refusal *why)
-{
-    struct file_slot *s;
-    int err;
-
-    if (ledger->remote) {
-        return remote_release(ledger, name, why);
-    }
-    why_init(why);
-    err = ledger_lock_why(ledger, why);
-    if (err) {
-        return err;
-    }
-    s = slot_find_name(ledger, name, SLOT_NONE);
-    if (s && (s->flags & SLOT_STANDING)) {
-        slot_free(ledger, s);
-    } else {
-        err = refuse_system(why, -ENOENT, "%s claim is named %.63s",
-                            s ? "only a running process's" : "no standing",
-                            name);
-    }
-    ledger_unlock(ledger);
-    return ledger_verdict(ledger, err, why);
 }

@@ -263,6 +263,9 @@ static int try_once(struct ballast_ledger *l, bool *answered,
     if (err || *answered) {
         return err;
     }
+    if (r->repeated && r->out.head.op == WIRE_STAND_QUEUE) {
+        r->out.request.flags |= WIRE_AGAIN;
+    }
     err = exchange(r, &r->out.head);
     r->repeated |= err != 0;
     return err;

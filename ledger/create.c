@@ -5,7 +5,11 @@
  * Crash story: the file is built under a name of its own and becomes the
  * ledger by link() or rename().  With force, the old ledger is first marked
  * as retired under its mutex, while it has no participants: a process that
- * had it open cannot join it any more, so nobody is left behind in it.
+ * had it open cannot join it any more, so nobody is left behind in it.  Who
+ * is killed before the rename() leaves a ledger that nobody enters, and that
+ * the next force replaces.
+ *
+ * Lock order: the open lock of the old ledger, then its mutex.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +22,8 @@
 #include <unistd.h>
 
 #include "internal.h"
+
+#define REPLACE_TRIES 100
 
 static const char *cell_problem(const struct ballast_config *c)
 {
@@ -161,59 +167,96 @@ static bool anybody_lives(struct ballast_ledger *l)
  * A file of another format, or that was cut short, says nothing about its
  * participants; but their locks do.
  */
-static bool somebody_has_a_slot(const char *path)
+static int busy_by_locks(int fd)
 {
-    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    bool somebody = fd >= 0 && file_has_locks(fd);
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    return somebody;
+    return file_has_locks(fd) ? -EBUSY : 0;
 }
 
-/* What is in the way may also be something that never was a ledger. */
-static int retire_old(const char *path)
-{
-    struct ballast_ledger *l;
-    int err = ballast_ledger_open(path, &l, NULL);
-
-    if (err) {
-        return err == -ETIMEDOUT ? err :
-               somebody_has_a_slot(path) ? -EBUSY : 0;
-    }
-    ballast_sweep(l);
-    err = ledger_lock(l);
-    if (!err) {
-        if (anybody_lives(l)) {
-            err = -EBUSY;
-        } else {
-            publish32(&l->header->retired, 1);
-        }
-        ledger_unlock(l);
-    } else if (err != -ETIMEDOUT) {
-        /* retired before, or beyond repair */
-        err = somebody_has_a_slot(path) ? -EBUSY : 0;
-    }
-    ballast_ledger_close(l);
-    return err;
-}
-
-static int give_name(const char *temp, const char *path, unsigned flags,
-                     struct ballast_refusal *why)
+/* With the mutex held or not, as it comes: nobody is in it from here on. */
+static int retire_mapped(struct ballast_ledger *l)
 {
     int err;
 
-    if (!(flags & BALLAST_CREATE_FORCE)) {
-        if (link(temp, path) == 0) {
-            return unlink(temp) ? -errno : 0;
-        }
-        err = -errno;
-        return err == -EEXIST ?
-               refuse_detail(why, BALLAST_EXISTS, "%.100s", path) :
-               refuse_system(why, err, "%.100s", path);
+    ballast_sweep(l);
+    err = ledger_lock(l);
+    if (err) {
+        /* retired before, or beyond repair */
+        return err == -ETIMEDOUT ? err : busy_by_locks(l->fd);
     }
-    err = retire_old(path);
+    if (anybody_lives(l)) {
+        err = -EBUSY;
+    } else {
+        publish32(&l->header->retired, 1);
+    }
+    ledger_unlock(l);
+    return err;
+}
+
+/* What is in the way may also be something that never was a ledger. */
+static int retire(int fd)
+{
+    struct ballast_ledger *l;
+    int err = file_map(fd, &l, NULL);
+
+    if (err) {
+        return busy_by_locks(fd);
+    }
+    err = boot_look(l) ? busy_by_locks(fd) : retire_mapped(l);
+    file_unmap(l);
+    return err;
+}
+
+/*
+ * Under the open lock of what is replaced, until the new one has its name:
+ * otherwise another force, which finds the old one retired, could put its own
+ * over ours, with those who have joined that already.  -EAGAIN: the path
+ * names something else by now.
+ */
+static int replace_locked(int fd, const char *temp, const char *path)
+{
+    int err = file_lock_open(fd);
+
+    if (err == -ETIMEDOUT) {
+        return err;
+    }
+    if (!err && !file_is_at(path, fd)) {
+        return -EAGAIN;
+    }
+    err = retire(fd);
+    return err ? err : rename(temp, path) ? -errno : 0;
+}
+
+static int replace_once(const char *temp, const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    int err;
+
+    if (fd < 0 && errno == ENOENT) {
+        /* A dangling symbolic link is there, too. */
+        err = link(temp, path) ? -errno : unlink(temp) ? -errno : 0;
+        if (err != -EEXIST || access(path, F_OK) == 0) {
+            return err == -EEXIST ? -EAGAIN : err;
+        }
+    }
+    if (fd < 0 && remote_is_socket(path)) {
+        return -EBUSY;      /* a daemon's: what it has is not ours to see */
+    }
+    if (fd < 0) {
+        return rename(temp, path) ? -errno : 0;
+    }
+    err = replace_locked(fd, temp, path);
+    close(fd);
+    return err;
+}
+
+static int replace(const char *temp, const char *path,
+                   struct ballast_refusal *why)
+{
+    int tries = 0, err;
+
+    do {
+        err = replace_once(temp, path);
+    } while (err == -EAGAIN && ++tries < REPLACE_TRIES);
     if (err == -EBUSY) {
         refuse_detail(why, BALLAST_EXISTS, "it is in use: %.90s", path);
         if (why) {
@@ -221,10 +264,24 @@ static int give_name(const char *temp, const char *path, unsigned flags,
         }
         return err;
     }
-    if (!err && rename(temp, path)) {
-        err = -errno;
-    }
     return err ? refuse_system(why, err, "replacing %.90s", path) : 0;
+}
+
+static int give_name(const char *temp, const char *path, unsigned flags,
+                     struct ballast_refusal *why)
+{
+    int err;
+
+    if (flags & BALLAST_CREATE_FORCE) {
+        return replace(temp, path, why);
+    }
+    if (link(temp, path) == 0) {
+        return unlink(temp) ? -errno : 0;
+    }
+    err = -errno;
+    return err == -EEXIST ?
+           refuse_detail(why, BALLAST_EXISTS, "%.100s", path) :
+           refuse_system(why, err, "%.100s", path);
 }
 
 static int create_temp(const char *path, char *temp, size_t len)

@@ -191,17 +191,26 @@ bool file_mutex_is_orphan(const pthread_mutex_t *mutex)
 #endif
 }
 
-/* Whoever has a slot's lock lives, whatever the file says. */
-bool file_has_locks(int fd)
+static bool has_lock_in(int fd, off_t start, off_t len)
 {
     struct flock lock = {
-        .l_type = F_WRLCK,
-        .l_whence = SEEK_SET,
-        .l_start = LOCK_SLOT_OFFSET,
-        .l_len = SLOTS_MAX,
+        .l_type = F_WRLCK, .l_whence = SEEK_SET,
+        .l_start = start, .l_len = len,
     };
 
     return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+/* Whoever has a slot's lock lives, whatever the file says. */
+bool file_has_locks(int fd)
+{
+    return has_lock_in(fd, LOCK_SLOT_OFFSET, SLOTS_MAX);
+}
+
+/* Other than through @fd. */
+bool file_has_daemon(int fd)
+{
+    return has_lock_in(fd, LOCK_DAEMON_OFFSET, 1);
 }
 
 static size_t slot_bytes_for(uint32_t cells)
@@ -492,41 +501,8 @@ int file_put_mutex(struct file_header *h)
     return err;
 }
 
-/* Under the open lock: whoever was in there did not survive the reboot. */
-static int reset_after_boot(struct ballast_ledger *l)
-{
-    struct file_header *h = l->header;
-    uint8_t now[16];
-    uint32_t nr;
-    int err;
-
-    file_boot_id(now);
-    if (memcmp(h->boot_id, now, sizeof(now)) == 0) {
-        return 0;
-    }
-    if (file_has_locks(l->fd)) {
-        /* No lock survives a reboot: it is the id that is damaged. */
-        put_words(h->boot_id, now, sizeof(now));
-        return 0;
-    }
-    err = file_put_mutex(h);
-    if (err) {
-        return err;
-    }
-    for (nr = 0; nr < l->geo.nr_slots; nr++) {
-        if (slot_at(l, nr)->state != SLOT_FREE) {
-            put32(&slot_at(l, nr)->state, SLOT_FREE);
-        }
-    }
-    ledger_recover(l);
-    put32(&h->slots_high, 0);
-    put32(&h->nr_waiters, 0);
-    put_words(h->boot_id, now, sizeof(now));
-    return ledger_verdict(l, 0, NULL);
-}
-
 /* Whether the path still names the file that we have. */
-static bool same_file(const char *path, int fd)
+bool file_is_at(const char *path, int fd)
 {
     struct stat by_path, by_fd;
 
@@ -542,13 +518,13 @@ static int open_locked(const char *path, int fd, struct ballast_ledger **out,
     if (err) {
         return refuse_system(why, err, "locking %.80s", path);
     }
-    if (!same_file(path, fd)) {
+    if (!file_is_at(path, fd)) {
         err = -EAGAIN;
     } else {
         err = file_map(fd, out, why);
     }
     if (!err) {
-        err = reset_after_boot(*out);
+        err = boot_look(*out);
         if (err) {
             refuse_system(why, err, "resetting %.80s", path);
             file_unmap(*out);

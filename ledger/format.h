@@ -38,7 +38,8 @@
 #define MAX_ROWS            (BALLAST_MAX_NODES + 1)
 #define MAX_CELLS           (MAX_ROWS * BALLAST_MAX_CLASSES)
 
-/* Byte locks live far behind the data: one for open, one per slot. */
+/* Byte locks far behind the data: the daemon's, one for open, one per slot. */
+#define LOCK_DAEMON_OFFSET  (LOCK_OPEN_OFFSET - 1)
 #define LOCK_OPEN_OFFSET    (INT64_C(1) << 40)
 #define LOCK_SLOT_OFFSET    (LOCK_OPEN_OFFSET + 1)
 

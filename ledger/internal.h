@@ -3,7 +3,7 @@
  * What the files of the library share.
  *
  * Lock order: the open lock (a byte of the file, held only while a ledger is
- * created, opened or reset) before the mutex in the header.  Slot locks are
+ * opened, reset or replaced) before the mutex in the header.  Slot locks are
  * taken without waiting, so they have no place in the order.  Nothing that
  * may block is called with the mutex held.
  *
@@ -132,6 +132,11 @@ bool file_mutex_looks_right(const pthread_mutex_t *mutex);
 bool file_mutex_is_lost(const pthread_mutex_t *mutex);
 bool file_mutex_is_orphan(const pthread_mutex_t *mutex);
 bool file_has_locks(int fd);
+bool file_has_daemon(int fd);
+bool file_is_at(const char *path, int fd);
+
+/* boot.c */
+int boot_look(struct ballast_ledger *l);
 
 /* lock.c */
 int ledger_lock(struct ballast_ledger *l);
@@ -213,6 +218,13 @@ int attempt(struct ballast_ledger *l, attempt_fn *try, void *opaque,
 int claim_slot(struct ballast_ledger *l, struct file_slot *s,
                struct view *to, uint64_t ticket, struct sample *sample,
                struct ballast_refusal *why);
+uint32_t claim_ahead(const struct ballast_ledger *l,
+                     const struct file_slot *s, const struct view *from,
+                     const struct view *to, uint64_t ticket, bool name_them,
+                     struct ballast_refusal *why);
+bool claims_nothing(const struct geometry *geo, const struct view *v);
+bool same_claim(const struct geometry *geo, const struct view *a,
+                const struct view *b);
 bool worth_waiting(int err);
 void finish_refusal(struct ballast_ledger *l, int err, uint32_t except,
                     struct ballast_refusal *why);
@@ -248,6 +260,39 @@ int queue_look_after(struct ballast_ledger *l, struct file_slot *s,
                      struct ballast_refusal *why);
 int queue_attempt(struct ballast_ledger *l, attempt_fn *try,
                   struct waiting *w, struct ballast_refusal *why);
+
+/* stand.c: calls like those of the queue, for a claim that stands */
+struct stand_ask {
+    const char *name;
+    const struct ballast_demand *set;
+    size_t nr;
+    pid_t pid;
+    struct identity waiter;
+    bool again;         /* this call may have come before, and been cut off */
+    uint64_t timeout_ms;
+};
+struct stand_place {
+    char name[BALLAST_NAME_BYTES];
+    struct identity who;        /* whose the claim will be; pid 0: nobody's */
+    struct identity waiter;
+    bool placed;                /* the rest is set */
+    bool made;                  /* the slot, for this waiter */
+    uint32_t slot;
+    uint64_t serial;
+    uint64_t ticket;
+};
+struct standing {
+    struct stand_place at;
+    bool polite;        /* not over the entry of another waiter */
+    bool again;
+    struct waiting w;
+};
+int stand_queue(struct ballast_ledger *l, struct standing *st,
+                const struct stand_ask *ask, struct ballast_refusal *why);
+int stand_poll(struct ballast_ledger *l, struct standing *st,
+               struct ballast_refusal *why);
+int stand_resume(struct ballast_ledger *l, const struct stand_place *at,
+                 pid_t pid, struct standing *st, struct ballast_refusal *why);
 
 /* sweep.c */
 #define SWEEP_BUDGET_NS (UINT64_C(200) * 1000)

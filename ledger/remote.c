@@ -19,14 +19,12 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "client.h"
 
 #define PATIENCE_MS     5000
 #define STATUS_TRIES    5
-#define WAIT_MOST_MS    100
 #define HOLD_MS         200
 #define NS_PER_MS       (UINT64_C(1000) * 1000)
 
@@ -607,47 +605,106 @@ static uint64_t ms_until(uint64_t deadline_ns, uint64_t most_ms)
     return ms < most_ms ? ms : most_ms;
 }
 
-/* Looks more and more seldom. */
-static uint64_t wait_a_little(uint64_t wait_ms, uint64_t deadline_ns)
+/* The daemon keeps its reply back for a while: the handle is busy so long. */
+static uint64_t most_held_ms(const struct ballast_ledger *l)
 {
-    uint64_t ms = ms_until(deadline_ns, wait_ms);
-    struct timespec t;
+    uint32_t half_ms = l->remote->patience_ms / 2;
 
-    t.tv_sec = 0;
-    t.tv_nsec = (long)(ms * NS_PER_MS);
-    nanosleep(&t, NULL);
-    return wait_ms * 2 < WAIT_MOST_MS ? wait_ms * 2 : WAIT_MOST_MS;
+    return half_ms < HOLD_MS ? half_ms : HOLD_MS;
 }
 
-/* The daemon keeps its reply back for a while: the handle is busy so long. */
 int remote_claim_wait(struct ballast_ledger *l,
                       const struct ballast_demand *set, size_t nr,
                       uint64_t timeout_ms, struct ballast_refusal *why)
 {
-    uint64_t most_ms = l->remote->patience_ms / 2 < HOLD_MS ?
-                       l->remote->patience_ms / 2 : HOLD_MS;
     uint64_t deadline_ns = queue_deadline(timeout_ms);
     int err = remote_queue(l, set, nr, timeout_ms, why);
 
     while (err == -EINPROGRESS) {
-        err = poll_call(l, ms_until(deadline_ns, most_ms), why);
+        err = poll_call(l, ms_until(deadline_ns, most_held_ms(l)), why);
     }
     return err;
 }
 
-/* Without a place in the queue: the daemon keeps none for standing claims. */
+static int stand_queue_call(struct ballast_ledger *l,
+                            const struct stand_ask *ask,
+                            struct wire_place *place,
+                            struct ballast_refusal *why)
+{
+    struct remote *r = l->remote;
+    struct wire_request *q;
+    int err;
+
+    q = client_begin(l, WIRE_STAND_QUEUE, ask->nr, &err, why);
+    if (!q) {
+        return err;
+    }
+    wire_put_string(q->name, ask->name, sizeof(q->name));
+    q->pid = ask->pid;
+    q->timeout_ms = ask->timeout_ms;
+    q->flags = ask->again ? WIRE_AGAIN : 0;
+    put_demands(r, ask->set, ask->nr);
+    err = client_call(l, why);
+    *place = r->in.reply.place;
+    client_done(l);
+    return err;
+}
+
+/* As poll_call(): what is not there the second time is asked for once more. */
+static int stand_poll_call(struct ballast_ledger *l, struct stand_ask *ask,
+                           uint64_t hold_ms, struct wire_place *place,
+                           struct ballast_refusal *why)
+{
+    struct wire_request *q;
+    bool repeated;
+    int err;
+
+    why_init(why);
+    q = client_begin(l, WIRE_STAND_POLL, 0, &err, why);
+    if (!q) {
+        return err;
+    }
+    wire_put_string(q->name, ask->name, sizeof(q->name));
+    q->pid = ask->pid;
+    q->timeout_ms = hold_ms;
+    q->slot = place->slot;
+    q->serial = place->serial;
+    q->cookie[0] = place->ticket;
+    err = client_call(l, why);
+    repeated = l->remote->repeated;
+    client_done(l);
+    if (err != -ENOENT || !repeated) {
+        return err;
+    }
+    ask->again = true;
+    ask->timeout_ms = 0;
+    why_init(why);
+    return stand_queue_call(l, ask, place, why);
+}
+
 int remote_stand_wait(struct ballast_ledger *l, const char *name,
                       const struct ballast_demand *set, size_t nr, pid_t pid,
                       uint64_t timeout_ms, struct ballast_refusal *why)
 {
-    uint64_t deadline_ns = queue_deadline(timeout_ms), wait_ms = 2;
-    int err = remote_stand(l, name, set, nr, pid, why);
+    struct stand_ask ask = { .name = name, .set = set, .nr = nr, .pid = pid,
+                             .timeout_ms = timeout_ms };
+    uint64_t deadline_ns = queue_deadline(timeout_ms);
+    struct wire_place place;
+    int err;
 
-    while (worth_waiting(err) && host_now_ns() < deadline_ns) {
-        wait_ms = wait_a_little(wait_ms, deadline_ns);
-        err = remote_stand(l, name, set, nr, pid, why);
+    why_init(why);
+    err = slot_check_name(name, why);
+    if (!err) {
+        err = check_set(set, nr, why);
     }
-    return worth_waiting(err) ? -ETIMEDOUT : err;
+    if (!err) {
+        err = stand_queue_call(l, &ask, &place, why);
+    }
+    while (err == -EINPROGRESS) {
+        err = stand_poll_call(l, &ask, ms_until(deadline_ns, most_held_ms(l)),
+                              &place, why);
+    }
+    return err;
 }
 
 /* Status ---------------------------------------------------------------- */

@@ -41,6 +41,18 @@ bool slot_in_use(const struct file_slot *s)
     return state == SLOT_LIVE || state == SLOT_DYING;
 }
 
+/*
+ * How many bytes the control character takes that a terminal would obey here:
+ * one, two for U+0080 to U+009F, 0 if it is none.
+ */
+static size_t control_bytes(const unsigned char *s)
+{
+    if (*s < ' ' || *s == 0x7f) {
+        return 1;
+    }
+    return *s == 0xc2 && (s[1] & 0xe0) == 0x80 ? 2 : 0;
+}
+
 void slot_name(const struct file_slot *s, char name[BALLAST_NAME_BYTES])
 {
     uint64_t word;
@@ -52,9 +64,7 @@ void slot_name(const struct file_slot *s, char name[BALLAST_NAME_BYTES])
     }
     name[BALLAST_NAME_BYTES - 1] = '\0';
     for (i = 0; name[i]; i++) {
-        if ((unsigned char)name[i] < ' ' || name[i] == '\x7f') {
-            name[i] = '?';
-        }
+        memset(name + i, '?', control_bytes((unsigned char *)name + i));
     }
 }
 
@@ -305,7 +315,7 @@ int slot_check_name(const char *name, struct ballast_refusal *why)
     }
     for (; *s; s += step) {
         step = utf8_length(s);
-        if (!step || *s < ' ' || *s == 0x7f) {
+        if (!step || control_bytes(s)) {
             return refuse_detail(why, BALLAST_BAD_NAME, "UTF-8 without "
                                  "control characters is allowed");
         }

@@ -45,6 +45,10 @@ static const struct {
     [WIRE_PARTICIPANTS] = { USES_OFFSET, 0, true },
     [WIRE_CHECK] = { USES_FLAGS, 0, false },
     [WIRE_FINDINGS] = { USES_OFFSET, 0, true },
+    [WIRE_STAND_QUEUE] = { USES_NAME | USES_PID | USES_TIMEOUT | USES_FLAGS,
+                           sizeof(struct ballast_demand), true },
+    [WIRE_STAND_POLL] = { USES_NAME | USES_PID | USES_TIMEOUT | USES_SLOT |
+                          USES_SERIAL | USES_COOKIE, 0, false },
 };
 
 static bool all_zero(const union wire_message *m, size_t from, size_t to)

@@ -48,11 +48,16 @@ enum wire_op {
     WIRE_PARTICIPANTS,
     WIRE_CHECK,
     WIRE_FINDINGS,
+    WIRE_STAND_QUEUE,
+    WIRE_STAND_POLL,
     WIRE_OPS,
 };
 
 /* WIRE_ATTACH: another process takes the slot over, for good. */
 #define WIRE_ADOPT          1u
+
+/* WIRE_STAND_QUEUE: it was sent before, and nobody knows what came of it. */
+#define WIRE_AGAIN          1u
 
 struct wire_head {
     uint32_t magic;
@@ -135,6 +140,14 @@ struct wire_member {
     uint64_t serial;
 };
 
+/* Where a standing claim waits: what its poll shows, the ticket as cookie. */
+struct wire_place {
+    uint32_t slot;
+    uint32_t zero;
+    uint64_t serial;
+    uint64_t ticket;
+};
+
 struct wire_status {
     uint32_t admission;
     uint32_t count_cache_percent;
@@ -178,6 +191,7 @@ struct wire_reply {
         uint8_t payload[WIRE_LARGE_BYTES - WIRE_PAYLOAD_OFFSET];
         struct wire_geometry geometry;
         struct wire_member member;
+        struct wire_place place;
         struct wire_status status;
         struct ballast_own own[BALLAST_MAX_DEMANDS];
         struct ballast_cell cells[1];
@@ -254,6 +268,9 @@ static_assert(sizeof(struct wire_geometry) == 336, "geometry size");
 
 WIRE_AT(wire_member, serial, 8);
 static_assert(sizeof(struct wire_member) == 16, "member size");
+WIRE_AT(wire_place, serial, 8);
+WIRE_AT(wire_place, ticket, 16);
+static_assert(sizeof(struct wire_place) == 24, "place size");
 static_assert(sizeof(struct wire_status) == 32, "status size");
 
 WIRE_AT(wire_participant, state, 64);

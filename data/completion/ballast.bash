@@ -6,7 +6,7 @@
 _ballast_options() {
     case $1 in
     init) echo '--capacity --reserve --slots --admission --count-cache
-                --overcommit --force' ;;
+                --overcommit --force --json' ;;
     status) echo '--json --top --all' ;;
     claim) echo '--name --pid --wait --json' ;;
     release) echo '--json' ;;

@@ -137,7 +137,8 @@ int ballast_stand_wait(struct ballast_ledger *ledger, const char *name,
  * @name: the name it was made with.
  * @why: filled in on failure, may be NULL.
  *
- * Return: 0; -ENOENT when no standing claim has that name.
+ * Return: 0; -ENOENT when no standing claim has that name; -EINVAL
+ * (BALLAST_BAD_NAME).
  */
 int ballast_release(struct ballast_ledger *ledger, const char *name,
                     struct ballast_refusal *why);

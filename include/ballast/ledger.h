@@ -308,7 +308,8 @@ int ballast_guard_rearm(void);
 /**
  * ballast_join() - become a participant
  * @ledger: an open handle that has not joined.
- * @name: 1 to 63 bytes of UTF-8 without control characters, not in use by a
+ * @name: 1 to 63 bytes of UTF-8 without control characters (up to U+001F,
+ *     and U+007F to U+009F), not in use by a
  *     living participant; NULL for "pid-N".
  * @max_bytes: most that the participant may ever claim over all nodes and
  *     page sizes, 0 for no maximum.

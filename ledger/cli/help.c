@@ -15,7 +15,7 @@
 
 const struct command commands[] = {
     { "init", cmd_init,
-      "[--capacity SIZE[@NODE][/PAGE]]... [OPTIONS]",
+      "[--capacity SIZE[@NODE][/PAGE]]... [--json] [OPTIONS]",
       "make a ledger for this host",
       "Makes a ledger for this host, or of exactly the capacity given.",
       false },

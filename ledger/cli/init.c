@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "json.h"
 
 /* BALLAST_NODE_ANY: every node that has none of its own. */
 struct factor {
@@ -205,6 +206,7 @@ static int one_option(struct init *in, int c)
 static int parse(struct init *in, int argc, char **argv)
 {
     static const struct option table[] = {
+        { "json", no_argument, NULL, OPT_JSON },
         COMMON_OPTIONS,
         { "capacity", required_argument, NULL, OPT_CAPACITY },
         { "reserve", required_argument, NULL, OPT_RESERVE },
@@ -251,6 +253,8 @@ static void make_directory(const char *path)
 static int configure(struct init *in)
 {
     struct ballast_config asked = in->config;
+    struct ballast_refusal why = { .reason = BALLAST_SYSTEM };
+    char text[256];
     int err;
 
     if (in->nr_given) {
@@ -258,14 +262,40 @@ static int configure(struct init *in)
     }
     err = ballast_config_host(&in->config, in->reserve_bytes);
     if (err) {
-        complain("cannot find out how much memory the host has: %s; "
-                 "use --capacity", strerror(-err));
+        snprintf(text, sizeof(text), "cannot find out how much memory the "
+                 "host has: %s; use --capacity", strerror(-err));
+        complain("%s", text);
+        if (json_wanted) {
+            why.err = err;
+            json_error(text, &why);
+        }
         return EXIT_ERROR;
     }
     in->config.nr_slots = asked.nr_slots;
     in->config.admission = asked.admission;
     in->config.count_cache_percent = asked.count_cache_percent;
     return EXIT_OK;
+}
+
+/* What can be promised now, as the ledger has it. */
+static int print_created(void)
+{
+    struct ballast_status *st;
+    struct ballast_ledger *l;
+    int status = EXIT_OK;
+
+    l = open_ledger(&status);
+    if (!l) {
+        return status;
+    }
+    status = read_status(l, &st);
+    if (!status) {
+        json_created(ledger_path, st);
+        ballast_status_free(st);
+        status = flush_output();
+    }
+    ballast_ledger_close(l);
+    return status;
 }
 
 int cmd_init(int argc, char **argv)
@@ -288,5 +318,5 @@ int cmd_init(int argc, char **argv)
     }
     make_directory(ledger_path);
     err = ballast_ledger_create(ledger_path, &in.config, in.flags, &why);
-    return err ? failed(err, &why) : EXIT_OK;
+    return err ? failed(err, &why) : json_wanted ? print_created() : EXIT_OK;
 }

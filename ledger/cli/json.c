@@ -121,6 +121,38 @@ void json_released(const char *name)
     puts("}");
 }
 
+/* The first members of an object that tells of a ledger. */
+static void json_ledger(const struct ballast_status *st)
+{
+    printf("\"admission\": \"%s\"", st->admission == BALLAST_ADMIT_STATIC ?
+           "static" : "kernel");
+    json_number("count-cache-percent", st->count_cache_percent);
+    json_number("slots", st->nr_slots);
+}
+
+void json_created(const char *path, const struct ballast_status *st)
+{
+    size_t i;
+
+    fputs("{\"created\": ", stdout);
+    json_string(path);
+    fputs(", ", stdout);
+    json_ledger(st);
+    fputs(",\n \"capacity\": [", stdout);
+    for (i = 0; i < st->nr_cells; i++) {
+        const struct ballast_cell *c = &st->cells[i];
+
+        fputs(i ? ",\n  " : "\n  ", stdout);
+        json_node(c->node);
+        json_number("page-size", c->page_bytes);
+        json_number("capacity", c->capacity_bytes);
+        json_number("overcommit-percent", c->overcommit_percent);
+        json_number("backed", c->backed_bytes);
+        putchar('}');
+    }
+    fputs("]}\n", stdout);
+}
+
 static void json_cell(const struct ballast_cell *c)
 {
     json_node(c->node);
@@ -187,10 +219,8 @@ void json_status(const struct ballast_status *st)
 {
     size_t i;
 
-    printf("{\"admission\": \"%s\"", st->admission == BALLAST_ADMIT_STATIC ?
-           "static" : "kernel");
-    json_number("count-cache-percent", st->count_cache_percent);
-    json_number("slots", st->nr_slots);
+    putchar('{');
+    json_ledger(st);
     json_number("waiting", st->nr_waiting);
     fputs(",\n \"capacity\": [", stdout);
     for (i = 0; i < st->nr_cells; i++) {

@@ -107,9 +107,11 @@ struct client {
     struct identity who;
     uint64_t hello_until_ns;
     bool held;                  /* waits for the reply to a poll */
+    uint32_t held_op;
     uint64_t held_sequence;
     uint64_t held_until_ns;
     struct ballast_ledger ledger;
+    struct stand_place place;   /* of the standing claim it waits for */
     struct snapshot *snapshot;
 };
 

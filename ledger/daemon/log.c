@@ -82,6 +82,14 @@ void log_line(int priority, const char *format, ...)
     put(line, (size_t)n + 1);
 }
 
+/* By a terminal; of U+0080 to U+009F the first byte, which is their end. */
+static bool is_obeyed(const char *s)
+{
+    unsigned char c = (unsigned char)s[0], next = (unsigned char)s[1];
+
+    return c < ' ' || c == 0x7f || (c == 0xc2 && (next & 0xe0) == 0x80);
+}
+
 /* A client's words; good until the second call after this. */
 const char *log_quoted(const char *text)
 {
@@ -94,7 +102,7 @@ const char *log_quoted(const char *text)
         if (*text == '"' || *text == '\\') {
             *to++ = '\\';
         }
-        *to++ = (unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text;
+        *to++ = is_obeyed(text) ? '?' : *text;
     }
     *to++ = '"';
     *to = '\0';

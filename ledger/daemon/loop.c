@@ -153,6 +153,7 @@ static void welcome(struct daemon *d, int fd, const struct credentials *who,
     c->ledger = *d->ledger;
     c->ledger.slot = SLOT_NONE;
     c->ledger.serving = true;
+    c->place.placed = false;
     c->snapshot = NULL;
     d->accounts[c->account].nr_clients++;
     d->nr_clients++;

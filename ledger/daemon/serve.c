@@ -301,27 +301,109 @@ static int do_bequeath(struct daemon *d, struct client *c,
     return 0;
 }
 
+static int may_stand(const struct client *c, int32_t pid,
+                     struct ballast_refusal *why)
+{
+    if (!c->access.admin) {
+        return not_allowed(why, "standing claims are for administrators");
+    }
+    return pid < 0 ? refuse_system(why, -EINVAL, "process %d", pid) : 0;
+}
+
 static int do_stand(struct daemon *d, struct client *c,
                     struct ballast_refusal *why)
 {
     const struct wire_set *q = &d->in.set;
+    int err = may_stand(c, q->request.pid, why);
 
-    if (!c->access.admin) {
-        return not_allowed(why, "standing claims are for administrators");
-    }
-    if (q->request.pid < 0) {
-        return refuse_system(why, -EINVAL, "process %d", q->request.pid);
-    }
-    return ballast_stand(d->ledger, q->request.name, q->demands,
+    return err ? err :
+           ballast_stand(d->ledger, q->request.name, q->demands,
                          q->request.head.nr, q->request.pid, why);
+}
+
+/* A place is kept as long as somebody waits in it. */
+static int keep_place(struct client *c, const struct standing *st, int err)
+{
+    c->place = st->at;
+    c->place.placed = err == -EINPROGRESS;
+    return err;
+}
+
+static int do_stand_queue(struct daemon *d, struct client *c,
+                          struct ballast_refusal *why)
+{
+    const struct wire_set *q = &d->in.set;
+    const struct stand_ask ask = {
+        .name = q->request.name, .set = q->demands, .nr = q->request.head.nr,
+        .pid = q->request.pid, .waiter = c->who,
+        .again = q->request.flags & WIRE_AGAIN,
+        .timeout_ms = q->request.timeout_ms,
+    };
+    struct wire_place *w = &d->out.reply.place;
+    struct standing st = { .at = { .placed = false } };
+    int err;
+
+    if (q->request.flags & ~WIRE_AGAIN) {
+        return refuse(why, BALLAST_NOT_ZERO);
+    }
+    err = may_stand(c, q->request.pid, why);
+    if (err) {
+        return err;
+    }
+    err = keep_place(c, &st, stand_queue(d->ledger, &st, &ask, why));
+    if (c->place.placed) {
+        w->slot = st.at.slot;
+        w->serial = st.at.serial;
+        w->ticket = st.at.ticket;
+    }
+    return err;
+}
+
+static int poll_place(struct daemon *d, struct client *c,
+                      struct ballast_refusal *why)
+{
+    struct standing st;
+
+    st.at = c->place;
+    return keep_place(c, &st, stand_poll(d->ledger, &st, why));
+}
+
+/*
+ * The place that this connection has, or one that the same process had when
+ * it spoke to another daemon: that is found in the file.
+ */
+static int do_stand_poll(struct daemon *d, struct client *c,
+                         struct ballast_refusal *why)
+{
+    const struct wire_request *q = &d->in.request;
+    struct stand_place at = {
+        .waiter = c->who, .slot = q->slot, .serial = q->serial,
+        .ticket = q->cookie[0],
+    };
+    struct standing st;
+    int err = may_stand(c, q->pid, why);
+
+    if (err) {
+        return err;
+    }
+    if (!c->place.placed || c->place.serial != at.serial ||
+        c->place.ticket != at.ticket) {
+        wire_put_string(at.name, q->name, sizeof(at.name));
+        err = stand_resume(d->ledger, &at, q->pid, &st, why);
+        if (err) {
+            return err;
+        }
+        c->place = st.at;
+    }
+    return poll_place(d, c, why);
 }
 
 static int do_release(struct daemon *d, struct client *c,
                       struct ballast_refusal *why)
 {
-    return c->access.admin ?
-           ballast_release(d->ledger, d->in.request.name, why) :
-           not_allowed(why, "standing claims are for administrators");
+    int err = may_stand(c, 0, why);
+
+    return err ? err : ballast_release(d->ledger, d->in.request.name, why);
 }
 
 static int do_sweep(struct daemon *d, struct client *c)
@@ -376,6 +458,10 @@ static int operate(struct daemon *d, struct client *c,
         return do_bequeath(d, c, why);
     case WIRE_STAND:
         return do_stand(d, c, why);
+    case WIRE_STAND_QUEUE:
+        return do_stand_queue(d, c, why);
+    case WIRE_STAND_POLL:
+        return do_stand_poll(d, c, why);
     case WIRE_RELEASE:
         return do_release(d, c, why);
     case WIRE_SWEEP:
@@ -404,7 +490,7 @@ static void answer_held(struct daemon *d, struct client *c, int err,
                         struct ballast_refusal *why)
 {
     memset(&d->in.head, 0, sizeof(d->in.head));
-    d->in.head.op = WIRE_POLL;
+    d->in.head.op = c->held_op;
     d->in.head.sequence = c->held_sequence;
     c->held = false;
     d->nr_held--;
@@ -415,8 +501,11 @@ static void answer_held(struct daemon *d, struct client *c, int err,
 static void look_after(struct daemon *d, struct client *c, bool last)
 {
     struct ballast_refusal why;
-    int err = ballast_queue_poll(&c->ledger, clear(&why));
+    int err;
 
+    clear(&why);
+    err = c->held_op == WIRE_POLL ? ballast_queue_poll(&c->ledger, &why) :
+          poll_place(d, c, &why);
     if (err != -EINPROGRESS || last) {
         answer_held(d, c, err, &why);
     }
@@ -446,12 +535,15 @@ void serve_held(struct daemon *d)
 /* True if the reply comes later. */
 static bool hold(struct daemon *d, struct client *c, int err)
 {
+    uint32_t op = d->in.head.op;
     uint64_t ms = d->in.request.timeout_ms;
 
-    if (d->in.head.op != WIRE_POLL || err != -EINPROGRESS || !ms) {
+    if ((op != WIRE_POLL && op != WIRE_STAND_POLL) || err != -EINPROGRESS ||
+        !ms) {
         return false;
     }
     c->held = true;
+    c->held_op = op;
     c->held_sequence = d->in.head.sequence;
     c->held_until_ns = host_now_ns() +
                        (ms < HOLD_MS ? ms : HOLD_MS) * 1000000;
@@ -512,7 +604,9 @@ static void serve_fault(struct daemon *d, struct client *c,
 /* A ledger that was replaced, or damaged, is not ours to serve. */
 static void check_ledger(struct daemon *d, int err)
 {
-    bool page = d->in.head.op >= WIRE_CELLS && d->in.head.op != WIRE_CHECK;
+    uint32_t op = d->in.head.op;
+    bool page = op == WIRE_CELLS || op == WIRE_PARTICIPANTS ||
+                op == WIRE_FINDINGS;
 
     if ((err == -ESTALE && !page) || err == -EBADMSG ||
         err == -ENOTRECOVERABLE) {
@@ -535,7 +629,8 @@ static void finish(struct daemon *d, struct client *c, int err,
 {
     look_at_slot(d, c);
     if (why->reason != BALLAST_OK) {
-        if (err != -EINPROGRESS || d->in.head.op == WIRE_QUEUE) {
+        if (err != -EINPROGRESS || d->in.head.op == WIRE_QUEUE ||
+            d->in.head.op == WIRE_STAND_QUEUE) {
             log_refusal(d, c, why);
         }
         hide_holders(c, why);

@@ -29,8 +29,6 @@
 #define LISTEN_FD       3
 #define BACKLOG         128
 #define SPARE_FDS       64
-/* One byte of the file, before those of format.h. */
-#define LOCK_DAEMON_OFFSET (LOCK_OPEN_OFFSET - 1)
 
 static bool given_by_systemd(void)
 {

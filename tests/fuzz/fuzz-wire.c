@@ -197,6 +197,18 @@ static void put_fields(struct input *in, struct wire_request *q, uint32_t who)
     case WIRE_RELEASE:
         snprintf(q->name, sizeof(q->name), "%s", names[take(in, 1) & 3]);
         break;
+    case WIRE_STAND_QUEUE:
+        snprintf(q->name, sizeof(q->name), "%s", names[take(in, 1) & 3]);
+        q->flags = (uint32_t)take(in, 1) & 1;
+        q->timeout_ms = take(in, 1);
+        break;
+    case WIRE_STAND_POLL:
+        snprintf(q->name, sizeof(q->name), "%s", names[take(in, 1) & 3]);
+        q->slot = (uint32_t)take(in, 1) & 7;
+        q->serial = take(in, 1) & 15;
+        q->cookie[0] = take(in, 1) & 15;
+        q->timeout_ms = take(in, 1);
+        break;
     case WIRE_QUEUE:
     case WIRE_POLL:
         q->timeout_ms = take(in, 1);

@@ -65,6 +65,12 @@ void *__wrap_mmap64(void *at, size_t bytes, int prot, int flags, int fd,
 int __wrap_open64(const char *path, int flags, ...);
 int __wrap_fcntl64(int fd, int cmd, ...);
 int __wrap_nanosleep(const struct timespec *t, struct timespec *left);
+int __real_mkostemp64(char *name, int flags);
+int __wrap_mkostemp64(char *name, int flags);
+int __real_link(const char *from, const char *to);
+int __wrap_link(const char *from, const char *to);
+int __real_rename(const char *from, const char *to);
+int __wrap_rename(const char *from, const char *to);
 pid_t __real_getpid(void);
 pid_t __wrap_getpid(void);
 int __wrap_identity_self(struct identity *who);
@@ -227,6 +233,8 @@ static void trampoline(void)
     enter(runnable(other()) ? other() : OBSERVER);
 }
 
+static void remove_temps(void);
+
 void schedule_reset(void)
 {
     static bool again;
@@ -244,6 +252,7 @@ void schedule_reset(void)
         }
     }
     again = true;
+    remove_temps();
     self = OBSERVER;
 }
 
@@ -374,6 +383,42 @@ int __wrap_open64(const char *path, int flags, ...)
     fd = __real_open64(path, flags, mode);
     remember_fd(fd);
     return fd;
+}
+
+/* Whoever is killed leaves it behind. */
+static char temps[MAX_THINGS][256];
+static uint32_t nr_temps;
+
+int __wrap_mkostemp64(char *name, int flags)
+{
+    int fd;
+
+    step(CAN_PREEMPT | CAN_KILL);
+    fd = __real_mkostemp64(name, flags);
+    remember_fd(fd);
+    if (fd >= 0) {
+        snprintf(temps[nr_temps++ % MAX_THINGS], sizeof(temps[0]), "%s", name);
+    }
+    return fd;
+}
+
+static void remove_temps(void)
+{
+    while (nr_temps) {
+        unlink(temps[--nr_temps % MAX_THINGS]);
+    }
+}
+
+int __wrap_link(const char *from, const char *to)
+{
+    step(CAN_PREEMPT | CAN_KILL);
+    return __real_link(from, to);
+}
+
+int __wrap_rename(const char *from, const char *to)
+{
+    step(CAN_PREEMPT | CAN_KILL);
+    return __real_rename(from, to);
 }
 
 int __wrap_close(int fd)

@@ -5,7 +5,8 @@
  * Both are coroutines of this process, each with its own descriptors and
  * mappings (so the kernel's file locks tell them apart), its own pid, and a
  * stand-in for the robust mutex.  A step is a store to the ledger, a load
- * without the mutex, a file lock, or an operation on the mutex.  An actor
+ * without the mutex, a file lock, an operation on the mutex, or a file's
+ * getting its name.  An actor
  * runs until it ends or must wait for the other, unless the plan deviates:
  * at a given step it is preempted, or killed.  So a plan is a schedule, and
  * running it twice gives the same.

@@ -224,6 +224,38 @@ static void test_reports(void)
     ballast_ledger_close(l);
 }
 
+/* U+0080 to U+009F, which a terminal may obey like ESC. */
+static void test_c1_names(struct ballast_ledger *l)
+{
+    const struct ballast_demand d = { .node = 0, .bytes = GIB(1) };
+    char name[] = "a\xc2\x80z";
+    struct ballast_status *st;
+    struct file_slot *s;
+    int i, bad = 0;
+
+    for (i = 0x80; i < 0xa0; i++) {
+        name[2] = (char)i;
+        bad += ballast_join(l, name, 0, &why) != -EINVAL ||
+               why.reason != BALLAST_BAD_NAME;
+        bad += ballast_stand(l, name, &d, 1, 0, &why) != -EINVAL ||
+               why.reason != BALLAST_BAD_NAME;
+        bad += ballast_stand_wait(l, name, &d, 1, 0, 0, &why) != -EINVAL;
+        bad += ballast_release(l, name, &why) != -EINVAL ||
+               why.reason != BALLAST_BAD_NAME;
+    }
+    OK(!bad, "control characters of two bytes");
+    name[2] = (char)0xa0;
+    OK(ballast_stand(l, name, &d, 1, 0, NULL) == 0, "the first that is none");
+    s = slot_find_name(behind(l), name, SLOT_NONE);
+    name[2] = (char)0x9b;
+    memcpy(s->name, name, sizeof(name));
+    OK(ballast_status_get(l, &st) == 0 &&
+       strcmp(st->participants[0].name, "a??z") == 0,
+       "one that is in the file is not shown");
+    ballast_status_free(st);
+    OK(ballast_release(l, "a??z", NULL) == 0, "and goes by what is shown");
+}
+
 static void test_members(void)
 {
     const char *path = new_ledger("members", 1, GIB(8));
@@ -245,6 +277,7 @@ static void test_members(void)
     OK(ballast_join(l, name, 0, &why) == -EINVAL, "a name too long");
     OK(ballast_join(l, "a\nb", 0, &why) == -EINVAL, "a control character");
     OK(ballast_join(l, "a\xff", 0, &why) == -EINVAL, "not UTF-8");
+    test_c1_names(l);
     OK(ballast_join(l, "G\xc3\xa4st 1", GIB(2), &why) == 0, "a good name");
     OK(ballast_join(l, "again", 0, &why) == -EALREADY, "joining twice");
     OK(ballast_join(o, "G\xc3\xa4st 1", 0, &why) == -EADDRINUSE &&

@@ -7,7 +7,9 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include "helper.h"
 
@@ -227,6 +229,139 @@ static void test_damaged_boot_id(void)
     ballast_ledger_close(l);
 }
 
+/* As the daemon does it, for a process of ours; returns its slot. */
+static uint32_t serve(const char *path, pid_t pid, uint64_t bytes)
+{
+    struct birth b = { .name = "served", .flags = SLOT_SERVED,
+                       .cookie = { 1, 2 } };
+    struct ballast_ledger *l = must_open(path);
+    uint32_t slot;
+
+    if (identity_of(pid, &b.who) || served_join(l, &b, NULL) ||
+        CLAIM1(l, 0, bytes, NULL)) {
+        abort();
+    }
+    slot = l->slot;
+    l->slot = SLOT_NONE;
+    ballast_ledger_close(l);
+    return slot;
+}
+
+/* What is left for who opens it next, with an id that was changed. */
+static int64_t left_on_reopen(const char *path)
+{
+    struct ballast_ledger *l = must_open(path);
+    int64_t left;
+
+    l->header->boot_id[7] ^= 0x40;
+    ballast_ledger_close(l);
+    l = must_open(path);
+    left = identity_holds(l) ? free_on(l, 0) : -1;
+    if (ballast_check(l, 0, NULL, NULL) != 0) {
+        left = -2;
+    }
+    ballast_ledger_close(l);
+    return left;
+}
+
+static pid_t sleeper(void)
+{
+    pid_t pid = fork_child();
+
+    if (pid == 0) {
+        pause();
+    }
+    return pid;
+}
+
+/* Nobody has a lock: not who is served, nor a standing claim. */
+static void test_boot_id_and_processes(void)
+{
+    const struct ballast_demand one = { .node = 0, .bytes = GIB(1) };
+    char path[256];
+    struct ballast_ledger *l;
+    pid_t pid = sleeper();
+
+    snprintf(path, sizeof(path), "%s", new_ledger("lives", 2, GIB(8)));
+    serve(path, pid, GIB(2));
+    l = must_open(path);
+    ballast_stand(l, "free", &one, 1, 0, NULL);
+    ballast_ledger_close(l);
+    OK(left_on_reopen(path) == GIB(5),
+       "a damaged boot id, and a served process lives: all is kept");
+    kill_and_reap(pid);
+    OK(left_on_reopen(path) == GIB(8), "it does not: this is another boot");
+    pid = sleeper();
+    l = must_open(path);
+    ballast_stand(l, "bound", &one, 1, pid, NULL);
+    ballast_ledger_close(l);
+    OK(left_on_reopen(path) == GIB(7), "a claim bound to a process that lives");
+    kill_and_reap(pid);
+    OK(left_on_reopen(path) == GIB(8), "and to one that does not");
+}
+
+/* As that of another process: our own locks are not in our way. */
+static void test_boot_id_and_daemon(void)
+{
+    const struct ballast_demand one = { .node = 0, .bytes = GIB(1) };
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET,
+        .l_start = LOCK_DAEMON_OFFSET, .l_len = 1,
+    };
+    char path[256];
+    struct ballast_ledger *l;
+
+    snprintf(path, sizeof(path), "%s", new_ledger("daemon", 2, GIB(8)));
+    l = must_open(path);
+    ballast_stand(l, "free", &one, 1, 0, NULL);
+    OK(fcntl(l->fd, F_OFD_SETLK, &lock) == 0 && left_on_reopen(path) == GIB(7),
+       "a damaged boot id, and a daemon runs: all is kept");
+    ballast_ledger_close(l);
+    OK(left_on_reopen(path) == GIB(8), "no daemon: this is another boot");
+}
+
+/* A process of another pid namespace may live: its claim alone is kept. */
+static void test_boot_id_and_unseen(void)
+{
+    const struct ballast_demand one = { .node = 0, .bytes = GIB(1) };
+    pid_t pid = sleeper();
+    char path[256];
+    struct ballast_ledger *l;
+    uint32_t slot;
+
+    snprintf(path, sizeof(path), "%s", new_ledger("unseen", 2, GIB(8)));
+    l = must_open(path);
+    ballast_stand(l, "free", &one, 1, 0, NULL);
+    slot = serve(path, pid, GIB(2));
+    slot_at(l, slot)->pidns_inode ^= 1;
+    ballast_ledger_close(l);
+    OK(left_on_reopen(path) == GIB(6), "whom we cannot look at keeps a claim");
+    l = must_open(path);
+    slot_at(l, slot)->pidns_inode ^= 1;
+    kill_and_reap(pid);
+    ballast_sweep(l);
+    ballast_sweep(l);
+    OK(free_on(l, 0) == GIB(8), "until somebody can");
+    ballast_ledger_close(l);
+}
+
+/* Where a daemon listens, force would take the ledger from its clients. */
+static void test_force_and_socket(void)
+{
+    struct sockaddr_un at = { .sun_family = AF_UNIX };
+    struct ballast_config config;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+    config_static(&config, 1, GIB(4));
+    snprintf(at.sun_path, sizeof(at.sun_path), "%s", temp_path("socket"));
+    OK(bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0 &&
+       ballast_ledger_create(at.sun_path, &config, BALLAST_CREATE_FORCE,
+                             &why) == -EBUSY &&
+       why.reason == BALLAST_EXISTS && remote_is_socket(at.sun_path),
+       "force does not replace a socket");
+    close(fd);
+}
+
 /* Words that say what to do; and nobody is thrown out by doing it. */
 static void test_other_formats(void)
 {
@@ -383,6 +518,10 @@ int main(void)
     test_noise_in_slots();
     test_reboot();
     test_damaged_boot_id();
+    test_boot_id_and_processes();
+    test_boot_id_and_daemon();
+    test_boot_id_and_unseen();
+    test_force_and_socket();
     test_other_formats();
     test_full();
     test_create();

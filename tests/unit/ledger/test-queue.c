@@ -425,14 +425,15 @@ static void test_timeout(void)
     end(&t, "timeout");
 }
 
-static pid_t stand_for(const char *path, uint64_t timeout_ms)
+static pid_t stand_for(const char *path, const char *name,
+                       uint64_t timeout_ms)
 {
     const struct ballast_demand d = { .node = 0, .bytes = GIB(4) };
     pid_t pid = fork_child();
 
     if (pid == 0) {
         struct ballast_ledger *l = must_open(path);
-        int err = ballast_stand_wait(l, "s", &d, 1, 0, timeout_ms, NULL);
+        int err = ballast_stand_wait(l, name, &d, 1, 0, timeout_ms, NULL);
 
         say_ready(err == 0 ? 'g' : err == -ETIMEDOUT ? 't' :
                   err == -ENOENT ? 'n' : 'e');
@@ -447,11 +448,11 @@ static void test_standing(void)
     const struct ballast_demand d = { .node = 0, .bytes = GIB(1) };
     pid_t pid;
 
-    pid = stand_for(t.path, 10);
+    pid = stand_for(t.path, "s", 10);
     OK(wait_ready() == 't', "a standing claim times out");
     waitpid(pid, NULL, 0);
     OK(nr_in_state(t.full, BALLAST_STANDING) == 0, "and leaves nothing");
-    pid = stand_for(t.path, BALLAST_WAIT_FOREVER);
+    pid = stand_for(t.path, "s", BALLAST_WAIT_FOREVER);
     until_waiting(t.full, 1);
     OK(place_of(t.full, "s") == 1 &&
        nr_in_state(t.full, BALLAST_STANDING) == 1, "another waits");
@@ -465,20 +466,20 @@ static void test_standing(void)
        "and outlives who waited for it");
     ballast_release(t.a, "s", NULL);
     fill_node(t.full, GIB(8), GIB(8));
-    pid = stand_for(t.path, BALLAST_WAIT_FOREVER);
+    pid = stand_for(t.path, "s", BALLAST_WAIT_FOREVER);
     until_waiting(t.full, 1);
     kill_and_reap(pid);
     ballast_sweep(t.full);
     ballast_sweep(t.full);
     OK(nr_in_state(t.full, BALLAST_STANDING) == 0, "a dead one leaves nothing");
-    pid = stand_for(t.path, BALLAST_WAIT_FOREVER);
+    pid = stand_for(t.path, "s", BALLAST_WAIT_FOREVER);
     until_waiting(t.full, 1);
     OK(ballast_release(t.a, "s", &why) == 0, "somebody releases the name");
     fill_node(t.full, GIB(7), GIB(8));
     OK(wait_ready() == 'n', "and the waiter is told");
     waitpid(pid, NULL, 0);
     OK(ballast_stand(t.a, "s", &d, 1, 0, &why) == 0, "a standing claim");
-    pid = stand_for(t.path, BALLAST_WAIT_FOREVER);
+    pid = stand_for(t.path, "s", BALLAST_WAIT_FOREVER);
     until_waiting(t.full, 1);
     kill_and_reap(pid);
     slot_find_name(behind(t.full), "s", SLOT_NONE)->wait_seen_ns -=
@@ -488,6 +489,124 @@ static void test_standing(void)
        "whose waiter died: the claim stays, the entry is forgotten");
     ballast_release(t.a, "s", NULL);
     end(&t, "standing");
+}
+
+/* Standing claims and participants stand in one line. */
+static void test_standing_line(void)
+{
+    struct cast t = begin("line");
+    pid_t first, last;
+
+    first = stand_for(t.path, "s", BALLAST_WAIT_FOREVER);
+    until_waiting(t.full, 1);
+    OK(QUEUE1(t.a, 0, GIB(1), 60000, &why) == -EINPROGRESS &&
+       why.nr_ahead == 1, "a participant behind a standing claim");
+    last = stand_for(t.path, "r", BALLAST_WAIT_FOREVER);
+    until_waiting(t.full, 3);
+    OK(place_of(t.full, "s") == 1 && place_of(t.full, "a") == 2 &&
+       place_of(t.full, "r") == 3, "and another one behind it");
+    fill_node(t.full, GIB(5), GIB(8));
+    OK(ballast_queue_poll(t.a, &why) == -EINPROGRESS &&
+       why.reason == BALLAST_BEHIND_QUEUE &&
+       strcmp(why.holders[0].name, "s") == 0, "it does not pass the first");
+    OK(CLAIM1(t.c, 0, MIB(4), &why) == -EBUSY && why.nr_ahead == 3 &&
+       ballast_stand(t.c, "q", &(struct ballast_demand){ .node = 0,
+       .bytes = MIB(4) }, 1, 0, &why) == -EBUSY, "nor does who does not wait");
+    fill_node(t.full, GIB(4), GIB(8));
+    OK(wait_ready() == 'g' && place_of(t.full, "r") == 2, "the first has it");
+    waitpid(first, NULL, 0);
+    fill_node(t.full, 0, GIB(8));
+    usleep(20000);
+    OK(place_of(t.full, "r") == 2 && ballast_queue_poll(t.a, &why) == 0,
+       "the last waits for the second, though there is enough for it");
+    CLAIM1(t.a, 0, 0, NULL);
+    OK(wait_ready() == 'g' && free_on(t.a, 0) == 0, "then it has it, too");
+    waitpid(last, NULL, 0);
+    ballast_release(t.a, "s", NULL);
+    ballast_release(t.a, "r", NULL);
+    end(&t, "line");
+}
+
+static void test_dead_stander(void)
+{
+    struct cast t = begin("stander");
+    pid_t pid = stand_for(t.path, "s", BALLAST_WAIT_FOREVER);
+
+    until_waiting(t.full, 1);
+    fill_node(t.full, GIB(6), GIB(8));
+    OK(QUEUE1(t.a, 0, GIB(2), 60000, &why) == -EINPROGRESS,
+       "behind one who waits for a standing claim");
+    kill_and_reap(pid);
+    OK(ballast_queue_poll(t.a, &why) == 0, "not when it is dead");
+    end(&t, "dead stander");
+}
+
+/* The claim ends with a process that is not the one that waits. */
+static void test_standing_bound(void)
+{
+    const struct ballast_demand d = { .node = 0, .bytes = GIB(4) };
+    struct cast t = begin("bound");
+    pid_t owner = fork_child(), pid;
+
+    if (owner == 0) {
+        pause();
+    }
+    pid = fork_child();
+    if (pid == 0) {
+        struct ballast_ledger *l = must_open(t.path);
+
+        say_ready(ballast_stand_wait(l, "s", &d, 1, owner,
+                                     BALLAST_WAIT_FOREVER, NULL) ? 'e' : 'g');
+        _exit(0);
+    }
+    until_waiting(t.full, 1);
+    fill_node(t.full, GIB(4), GIB(8));
+    OK(wait_ready() == 'g', "granted");
+    waitpid(pid, NULL, 0);
+    ballast_sweep(t.full);
+    ballast_sweep(t.full);
+    OK(free_on(t.a, 0) == 0, "it does not end with who waited");
+    kill_and_reap(owner);
+    ballast_sweep(t.full);
+    ballast_sweep(t.full);
+    OK(free_on(t.a, 0) == GIB(4), "but with whose it is");
+    end(&t, "bound");
+}
+
+/* A daemon that is started anew knows from the file who waits. */
+static void test_standing_restart(void)
+{
+    const struct ballast_demand d = { .node = 0, .bytes = GIB(1) };
+    struct cast t = begin("anew");
+    pid_t pid;
+    int old;
+
+    for (old = 0; old < 2; old++) {
+        fill_node(t.full, GIB(7), GIB(8));
+        if (old) {
+            ballast_stand(t.a, "s", &d, 1, 0, NULL);
+        }
+        fill_node(t.full, old ? GIB(7) : GIB(8), GIB(8));
+        pid = stand_for(t.path, "s", BALLAST_WAIT_FOREVER);
+        until_waiting(t.full, 1);
+        QUEUE1(t.a, 0, GIB(1), 60000, NULL);
+        daemon_kill(t.path);
+        daemon_start(t.path);
+        OK(place_of(t.full, "s") == 1 && place_of(t.full, "a") == 2,
+           "places are kept");
+        fill_node(t.full, GIB(4), GIB(8));
+        OK(wait_ready() == 'g', "a %s claim is granted to who waited",
+           old ? "standing" : "new");
+        waitpid(pid, NULL, 0);
+        ballast_sweep(t.full);
+        ballast_sweep(t.full);
+        OK(nr_in_state(t.full, BALLAST_STANDING) == 1 && free_on(t.a, 0) == 0 &&
+           place_of(t.full, "a") == 1, "and stays");
+        ballast_release(t.a, "s", NULL);
+        OK(ballast_queue_poll(t.a, NULL) == 0, "the second is next");
+        CLAIM1(t.a, 0, 0, NULL);
+    }
+    end(&t, "restarted");
 }
 
 /* Many at once; nobody holds a byte in the end, and nobody is left. */
@@ -549,8 +668,12 @@ int main(void)
     test_timeout();
     test_leaver_wakes();
     test_woken();
-    if (!over_daemon()) {
-        test_standing();    /* through a daemon it has no place in the queue */
+    test_standing();
+    test_standing_line();
+    test_standing_bound();
+    test_dead_stander();
+    if (over_daemon()) {
+        test_standing_restart();
     }
     test_stampede();
     return tap_done();

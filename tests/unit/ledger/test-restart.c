@@ -179,6 +179,21 @@ static void test_death_between(void)
     ballast_ledger_close(l);
 }
 
+/* Nobody who is served has a lock that would tell a reboot from damage. */
+static void test_damaged_boot_id(void)
+{
+    struct ballast_ledger *l;
+
+    strcpy(path, new_ledger("bootid", 2, GIB(8)));
+    l = must_join(path, "vm");
+    CLAIM1(l, 0, GIB(3), NULL);
+    daemon_kill(path);
+    behind(l)->header->boot_id[2] ^= 1;
+    daemon_start(path);
+    OK(own_claim(l) == GIB(3) && free_on(l, 0) == GIB(5) &&
+       identity_holds(l), "a damaged boot id takes nobody's claim");
+    ballast_ledger_close(l);
+}
 
 int main(void)
 {
@@ -188,5 +203,6 @@ int main(void)
     test_torture();
     test_waiting();
     test_death_between();
+    test_damaged_boot_id();
     return tap_done();
 }

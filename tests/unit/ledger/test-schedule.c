@@ -13,6 +13,8 @@
  * one of the two serial orders returns and leaves (with a death: one of the
  * orders with the death before or after the operation), no refusal named a
  * holder with bytes that it never had, and everything comes back at the end.
+ * When the ledger was replaced by force: the old one is retired and nobody is
+ * in it, and who lives is in the one that the path names.
  *
  * Built with a planted bug (BALLAST_PLANTED names it) it is a control: some
  * schedule must notice.
@@ -398,6 +400,29 @@ static int do_open_join(int actor)
     return err ? err : do_claim_up(actor);
 }
 
+static void config_pristine(struct ballast_config *config)
+{
+    config_static(config, 2, GIB(8));
+    config->nr_classes = 1;
+    config->nr_slots = 6;
+}
+
+static int do_replace(int actor)
+{
+    struct ballast_config config;
+
+    (void)actor;
+    config_pristine(&config);
+    return ballast_ledger_create(path, &config, BALLAST_CREATE_FORCE, NULL);
+}
+
+static int do_replace_join(int actor)
+{
+    int err = do_replace(actor);
+
+    return err ? err : do_open_join(actor);
+}
+
 static const struct operation operations[] = {
     { "join", UNJOINED, do_join, false },
     { "join by one name", UNJOINED, do_join_same, false },
@@ -432,12 +457,35 @@ static const struct operation after_boot[] = {
 };
 static bool rebooted;
 
+/* Against each of these, and against itself; nobody stands in the way. */
+static const struct operation replacing[] = {
+    { "replace by force", CLOSED, do_replace, false },
+    { "replace by force, open, join and claim", CLOSED, do_replace_join,
+      true },
+    { "open", CLOSED, do_open, false },
+    { "open, join and claim", CLOSED, do_open_join, true },
+    { "join", UNJOINED, do_join, false },
+    { "stand", UNJOINED, do_stand, false },
+    { "adopt", BEQUEATHED, do_adopt, false },
+    { "leave", JOINED, do_leave, false },
+};
+static bool replaced;
+
 /* One schedule --------------------------------------------------------- */
 
 static int dead_fd;
 static uint8_t *file_now;
 static uint8_t *file_pristine;
 static size_t file_bytes;
+
+static void map_file(void)
+{
+    file_now = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+                    dead_fd, 0);
+    if (file_now == MAP_FAILED) {
+        abort();
+    }
+}
 
 /* A ledger with a standing claim and a participant that has died. */
 static void make_pristine(void)
@@ -447,9 +495,7 @@ static void make_pristine(void)
     struct ballast_config config;
     struct stat st;
 
-    config_static(&config, 2, GIB(8));
-    config.nr_classes = 1;
-    config.nr_slots = 6;
+    config_pristine(&config);
     path = temp_path("schedule");
     unlink(path);
     if (ballast_ledger_create(path, &config, 0, NULL)) {
@@ -461,7 +507,9 @@ static void make_pristine(void)
     l = must_join(path, NAME_DEAD);
     CLAIM1(l, 0, GIB(3), NULL);
     REPORT1(l, 0, GIB(1));
-    ballast_stand(l, "standing-claim-old", &stand, 1, 0, NULL);
+    if (!replaced) {
+        ballast_stand(l, "standing-claim-old", &stand, 1, 0, NULL);
+    }
     ballast_ledger_close(first);
     /* A pid that nobody has; its slot is neither the first nor the last. */
     slot_at(l, DEAD_SLOT)->pid -= 100;
@@ -473,13 +521,36 @@ static void make_pristine(void)
         abort();
     }
     file_bytes = (size_t)st.st_size;
-    file_now = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
-                    dead_fd, 0);
+    map_file();
     file_pristine = malloc(file_bytes);
-    if (file_now == MAP_FAILED || !file_pristine) {
+    if (!file_pristine) {
         abort();
     }
     memcpy(file_pristine, file_now, file_bytes);
+}
+
+static bool is_at_path(int fd)
+{
+    struct stat by_path, by_fd;
+
+    return stat(path, &by_path) == 0 && fstat(fd, &by_fd) == 0 &&
+           by_path.st_ino == by_fd.st_ino;
+}
+
+/* As make_pristine() left it: the same file, unless it was replaced. */
+static void restore_file(void)
+{
+    if (!is_at_path(dead_fd)) {
+        munmap(file_now, file_bytes);
+        close(dead_fd);
+        unlink(path);
+        dead_fd = open(path, O_RDWR | O_CREAT, 0600);
+        if (dead_fd < 0 || ftruncate(dead_fd, (off_t)file_bytes)) {
+            abort();
+        }
+        map_file();
+    }
+    memcpy(file_now, file_pristine, file_bytes);
 }
 
 static void set_up(int actor)
@@ -601,6 +672,47 @@ static void examine_end(struct ballast_ledger *l)
     }
 }
 
+/* The file that was at the path, if it no longer is. */
+static void examine_old(void)
+{
+    const struct file_header *h = (const void *)file_now;
+    uint32_t nr;
+
+    if (!h->retired) {
+        complain("a ledger was replaced, and not retired");
+    }
+    for (nr = 0; nr < h->nr_slots; nr++) {
+        if (slot_in_use((const void *)(file_now + h->slots_offset +
+                                       (size_t)nr * h->slot_bytes))) {
+            complain("somebody is in a ledger that was replaced");
+        }
+    }
+}
+
+/* Who was killed between two steps left a ledger that only force replaces. */
+static void examine_replaced(void)
+{
+    struct file_header h;
+    int k, fd = open(path, O_RDONLY);
+
+    if (!is_at_path(dead_fd)) {
+        examine_old();
+    }
+    if (pread(fd, &h, sizeof(h), 0) != sizeof(h)) {
+        abort();
+    }
+    close(fd);
+    if (h.retired && (last.killed < 0 || do_replace(OBSERVER))) {
+        complain("a retired ledger was left, or cannot be replaced");
+    }
+    for (k = 0; k < ACTORS; k++) {
+        if (k != last.killed && handles[k] && handles[k]->slot != SLOT_NONE &&
+            !is_at_path(handles[k]->fd)) {
+            complain("%s is in a ledger that was replaced", names[k]);
+        }
+    }
+}
+
 /* What this schedule came to, in @outcome; complains of what must not be. */
 static void examine(char *outcome)
 {
@@ -609,6 +721,9 @@ static void examine(char *outcome)
 
     if (last.killed >= 0) {
         schedule_end(last.killed);
+    }
+    if (replaced) {
+        examine_replaced();
     }
     err = ballast_ledger_open(path, &l, NULL);
     if (err) {
@@ -649,7 +764,7 @@ static void perform(const struct plan *plan, char *outcome)
     int k;
 
     schedule_reset();
-    memcpy(file_now, file_pristine, file_bytes);
+    restore_file();
     complaint[0] = '\0';
     /* Joining sweeps, and the dead one is for the operations to find. */
     slot_lock_byte(dead_fd, DEAD_SLOT, F_WRLCK);
@@ -907,11 +1022,11 @@ static struct counts *counts;
 static struct counts sum;
 
 /* Pairs are explored from either side, so each is taken once. */
-static void explore_all(const struct operation *set, size_t nr)
+static void explore_rows(const struct operation *set, size_t rows, size_t nr)
 {
     size_t i;
 
-    for (i = 0; i < nr && !(control && sum.failures); i++) {
+    for (i = 0; i < rows && !(control && sum.failures); i++) {
         explore_row(&set[i], set + i, nr - i, counts);
         if (!control) {
             OK(!counts->failures, "%s: %lu schedules, %lu with a death",
@@ -921,6 +1036,11 @@ static void explore_all(const struct operation *set, size_t nr)
         sum.kills += counts->kills;
         sum.failures += counts->failures;
     }
+}
+
+static void explore_all(const struct operation *set, size_t nr)
+{
+    explore_rows(set, nr, nr);
 }
 
 int main(void)
@@ -935,6 +1055,9 @@ int main(void)
     explore_all(operations, NR_OPERATIONS);
     rebooted = true;
     explore_all(after_boot, sizeof(after_boot) / sizeof(after_boot[0]));
+    rebooted = false;
+    replaced = true;
+    explore_rows(replacing, 2, sizeof(replacing) / sizeof(replacing[0]));
     if (control) {
         OK(sum.failures, "control: the planted bug is noticed, after %lu "
            "schedules", sum.schedules);

@@ -105,6 +105,8 @@ static int bob_stands(void)
 
     MUST(ballast_stand(l, "s", &d, 1, 0, &why) == -EACCES &&
          why.reason == BALLAST_NOT_ALLOWED);
+    MUST(ballast_stand_wait(l, "s", &d, 1, 0, 60000, &why) == -EACCES &&
+         why.reason == BALLAST_NOT_ALLOWED);
     MUST(ballast_release(l, "vm", &why) == -EACCES);
     MUST(ballast_sweep(l) == 0);
     ballast_ledger_close(l);

@@ -137,6 +137,17 @@ static void test_frames(void)
     OK(all_is_well(), "all is well");
 }
 
+/* The good one waits, behind a claim of most; returns its ticket. */
+static uint64_t wait_somewhere(void)
+{
+    const struct ballast_demand most = { .node = 0, .bytes = GIB(7) };
+    const struct ballast_demand all = { .node = 0, .bytes = GIB(8) };
+
+    ballast_stand(good, "most", &most, 1, 0, NULL);
+    ballast_queue(good, &all, 1, 60000, NULL);
+    return slot_at(behind(good), good->slot)->wait_ticket;
+}
+
 static void test_contents(void)
 {
     long before = counter("bad-op");
@@ -174,9 +185,33 @@ static void test_contents(void)
     make(WIRE_JOIN, WIRE_SMALL_BYTES);
     strcpy(out.request.name, "vm");
     OK(say(fd, WIRE_SMALL_BYTES) == -EINVAL, "a join without a cookie");
+    make(WIRE_JOIN, WIRE_SMALL_BYTES);
+    strcpy(out.request.name, "a\xc2\x9bz");
+    out.request.cookie[0] = 1;
+    OK(say(fd, WIRE_SMALL_BYTES) == -EINVAL &&
+       in.reply.why.reason == BALLAST_BAD_NAME, "a name that is obeyed");
+    make(WIRE_RELEASE, WIRE_SMALL_BYTES);
+    strcpy(out.request.name, "a\xc2\x9bz");
+    OK(say(fd, WIRE_SMALL_BYTES) == -EINVAL &&
+       in.reply.why.reason == BALLAST_BAD_NAME, "nor is it looked for");
     make(WIRE_ATTACH, WIRE_SMALL_BYTES);
     out.request.slot = UINT32_MAX;
     OK(say(fd, WIRE_SMALL_BYTES) == -ESHUTDOWN, "a slot that cannot be");
+    make(WIRE_STAND_QUEUE, WIRE_SMALL_BYTES);
+    strcpy(out.request.name, "s");
+    out.request.flags = WIRE_AGAIN << 1;
+    OK(say(fd, WIRE_SMALL_BYTES) == -EINVAL, "a flag that there is not");
+    make(WIRE_STAND_POLL, WIRE_SMALL_BYTES);
+    strcpy(out.request.name, "s");
+    out.request.slot = UINT32_MAX;
+    out.request.cookie[0] = 1;
+    OK(say(fd, WIRE_SMALL_BYTES) == -ENOENT, "a place that cannot be");
+    out.request.slot = good->slot;
+    out.request.serial = good->serial;
+    out.request.cookie[0] = wait_somewhere();
+    OK(out.request.cookie[0] && say(fd, WIRE_SMALL_BYTES) == -ENOENT &&
+       ballast_queue_cancel(good) == 0 &&
+       ballast_release(good, "most", NULL) == 0, "a participant's place");
     make(WIRE_PARTICIPANTS, WIRE_SMALL_BYTES);
     OK(say(fd, WIRE_SMALL_BYTES) == -ESTALE, "a page of no status");
     close(fd);
@@ -443,7 +478,8 @@ static void test_noise(void)
         }
         make(rand_r(&seed) % (WIRE_OPS + 1), bytes);
         if (out.head.op == WIRE_CLAIM || out.head.op == WIRE_REPORT ||
-            out.head.op == WIRE_QUEUE || out.head.op == WIRE_STAND) {
+            out.head.op == WIRE_QUEUE || out.head.op == WIRE_STAND ||
+            out.head.op == WIRE_STAND_QUEUE) {
             out.head.nr = rand_r(&seed) % 4;
         }
         for (k = rand_r(&seed) % 4; k; k--) {
@@ -451,7 +487,7 @@ static void test_noise(void)
 
             out.bytes[at] = (uint8_t)rand_r(&seed);
         }
-        if (out.head.op == WIRE_POLL) {
+        if (out.head.op == WIRE_POLL || out.head.op == WIRE_STAND_POLL) {
             out.request.timeout_ms = 0;
         }
         if (say(fd, bytes) == 1) {
