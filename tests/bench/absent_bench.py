@@ -80,6 +80,7 @@ def _migrate(scenario: Scenario, ours: bool) -> Sample:
         source.start()
         scenario.prepare(source)
         before = _memfd_bytes(source)
+        warm()
         info = source.migrate_to(destination, PARAMETERS)
         growth = 100 * (_memfd_bytes(source) - before) / scenario.memory
         destination.check_alive()
@@ -133,7 +134,6 @@ def measure(keys: Sequence[str], rounds: int) -> Dict[str, Result]:
     missing: Optional[str] = image_missing() or (None if paths.has_ballast() else f'the plug-in ({paths.PLUGIN})')
     if missing:
         raise Absent(missing)
-    warm()
     names = [name for name in SCENARIOS if any(name in NEEDS[key] for key in keys)]
     samples = {name: Samples([], []) for name in names}
     for _ in range(rounds):

@@ -92,6 +92,7 @@ def _alive(guest: LinuxGuest, name: str) -> bool:
 
 
 def _sample(source: LinuxGuest, destination: LinuxGuest) -> Sample:
+    warm()
     before = usage(source.vm)
     info = source.migrate_to(destination, PARAMETERS)
     used = usage(source.vm).since(before)
@@ -154,7 +155,6 @@ def measure(keys: Sequence[str], rounds: int) -> Dict[str, Result]:
     missing = image_missing() or (None if paths.has_ballast() else f'the plug-in ({paths.PLUGIN})')
     if missing:
         raise Absent(missing)
-    warm()
     references = {REFERENCES[key].name for key in keys}
     variants = [variant for kind in (PLAIN, HINTS, OURS) if kind is OURS or kind.name in references
                 for variant in _with_prompt(kind)]

@@ -19,7 +19,6 @@ from ballast import mailbox, paths, virtio
 from ballast.vm import VM, Sink, wait_until
 
 from report import Absent, Result, median_of
-from warm import warm
 
 MIB, GIB = 1 << 20, 1 << 30
 MEMORY, POPULATED = GIB, GIB // 2
@@ -84,7 +83,6 @@ def measure(keys: Sequence[str], rounds: int) -> Dict[str, Result]:
     lacks = mailbox.ACCELS['kvm'].missing() or (None if paths.has_ballast() else f'the plug-in ({paths.PLUGIN})')
     if lacks:
         raise Absent(lacks)
-    warm()
     samples = [tuple(min((_stall(ours) for _ in range(5)), key=lambda one: one['stall'])
                      for ours in (False, True)) for _ in range(rounds)]
     per_gib = POPULATED / GIB
