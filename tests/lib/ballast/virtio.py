@@ -14,7 +14,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from .vm import Qtest, wait_until
 
-BALLOON_ID = 5
+BLOCK_ID, BALLOON_ID = 2, 5
 PAGE = 4096
 
 MUST_TELL_HOST = 1 << 0
@@ -128,14 +128,14 @@ class Mmio(Transport):
         return self.base + 0x100
 
 
-def find_mmio(qtest: Qtest, base: int = 0xfeb00000, slots: int = 24) -> Mmio:
-    """The balloon among the virtio-mmio transports of a microvm."""
+def find_mmio(qtest: Qtest, wanted: int = BALLOON_ID, base: int = 0xfeb00000, slots: int = 24) -> Mmio:
+    """The balloon, or the first other device of a kind, among the virtio-mmio transports of a microvm."""
     for slot in range(slots):
         device = Mmio(qtest, base + slot * 512)
         magic, version, kind = (qtest.readl(device.base + offset) for offset in (0, 4, 8))
-        if (magic, version, kind) == (0x74726976, 2, BALLOON_ID):
+        if (magic, version, kind) == (0x74726976, 2, wanted):
             return device
-    raise LookupError('no modern balloon on the virtio-mmio transports')
+    raise LookupError(f'no modern device {wanted} on the virtio-mmio transports')
 
 
 class Pci(Transport):
@@ -372,24 +372,20 @@ def _write(addr: int, data: bytes) -> str:
     return f'write {addr:#x} {len(data):#x} 0x{data.hex()}'
 
 
-# -- the balloon ----------------------------------------------------------
+# -- drivers --------------------------------------------------------------
 
-class Balloon:
-    """The driver: negotiation, queues, configuration.  Uses guest RAM in [base, base + 2 MiB)."""
+class Driver:
+    """Negotiation, and as many queues as a device has.  Uses guest RAM from `base` on."""
 
     RING_SPAN = 0x10000
 
     def __init__(self, transport: Transport, features: int = 0, base: int = 0x100000) -> None:
         self.transport = transport
         self.base = base
-        self.buffers = base + 0x100000      # 1 MiB for what the device reads
-        self._next_buffer = self.buffers
         self.offered = 0
         self.features = 0
         self.queues: Dict[str, Queue] = {}
         self.start(features)
-
-    # -- negotiation
 
     def start(self, features: int) -> None:
         """Reset the device and negotiate; features that are not offered are an error."""
@@ -405,15 +401,11 @@ class Balloon:
         self._add_queues()
         self.transport.set_status(_ACKNOWLEDGE | _DRIVER | _FEATURES_OK | _DRIVER_OK)
 
+    def _queue_names(self) -> Dict[int, str]:
+        return {0: 'queue'}
+
     def _add_queues(self) -> None:
-        # QEMU numbers the queues by what it offers, not by what was accepted
-        names = ['inflate', 'deflate', 'stats']
-        names += ['hint'] if self.offered & HINT else []
-        names += ['reporting'] if self.offered & REPORTING else []
-        wanted = {'stats': STATS, 'hint': HINT, 'reporting': REPORTING}
-        for index, name in enumerate(names):
-            if name in wanted and not self.features & wanted[name]:
-                continue
+        for index, name in self._queue_names().items():
             size = self.transport.queue_max(index)
             assert size, f'no queue {index} ({name})'
             self.queues[name] = Queue(self.transport, index, self.base + index * self.RING_SPAN, size)
@@ -422,6 +414,24 @@ class Balloon:
     def broken(self) -> bool:
         """The device asked for a reset."""
         return bool(self.transport.get_status() & _NEEDS_RESET)
+
+
+class Balloon(Driver):
+    """The balloon's driver: queues, configuration.  Uses guest RAM in [base, base + 2 MiB)."""
+
+    def __init__(self, transport: Transport, features: int = 0, base: int = 0x100000) -> None:
+        self.buffers = base + 0x100000      # 1 MiB for what the device reads
+        self._next_buffer = self.buffers
+        super().__init__(transport, features, base)
+
+    def _queue_names(self) -> Dict[int, str]:
+        # QEMU numbers the queues by what it offers, not by what was accepted
+        names = ['inflate', 'deflate', 'stats']
+        names += ['hint'] if self.offered & HINT else []
+        names += ['reporting'] if self.offered & REPORTING else []
+        wanted = {'stats': STATS, 'hint': HINT, 'reporting': REPORTING}
+        return {index: name for index, name in enumerate(names)
+                if name not in wanted or self.features & wanted[name]}
 
     def on(self, qtest: Qtest) -> 'Balloon':
         """This driver in the VM that it was migrated to."""
