@@ -24,7 +24,7 @@ from guest import APPEND, DEVICE, GIB, MIB, STOCK_DEVICE, GuestTrouble, LinuxGue
 
 from processor import usage
 from report import Absent, Result, median_of
-from warm import warm
+from warm import warm_if_asked
 
 MEMORY = 2 * GIB
 CHURN_MIB = 1536
@@ -92,7 +92,7 @@ def _alive(guest: LinuxGuest, name: str) -> bool:
 
 
 def _sample(source: LinuxGuest, destination: LinuxGuest) -> Sample:
-    warm()
+    warm_if_asked()
     before = usage(source.vm)
     info = source.migrate_to(destination, PARAMETERS)
     used = usage(source.vm).since(before)

@@ -40,3 +40,15 @@ def warm() -> None:
     """To be called right before a migration; the first call takes up to a minute, and keeps what it took."""
     _hold()
     _take(_free() - SPARE, mmap.MAP_POPULATE).close()
+
+
+class Wish:         # pylint: disable=too-few-public-methods
+    """What --warm says."""
+
+    asked = False
+
+
+def warm_if_asked() -> None:
+    """For measurements that take memory as the machine gives it, unless --warm is there."""
+    if Wish.asked:
+        warm()

@@ -145,7 +145,13 @@ void daemon_start(const char *path)
 
 void daemon_kill(const char *path)
 {
-    kill_and_reap(daemon_pid(path));
+    int i = daemon_of(path);
+
+    if (i < 0) {
+        abort();
+    }
+    kill_and_reap(daemons[i].pid);
+    daemons[i].pid = 0;         /* may be somebody else's soon */
 }
 
 /* What it wrote, in private memory that the next call overwrites. */
@@ -171,7 +177,7 @@ static bool stop_daemons(void)
     int i, status;
 
     for (i = 0; i < nr_daemons; i++) {
-        if (daemons[i].owner == getpid()) {
+        if (daemons[i].owner == getpid() && daemons[i].pid) {
             kill(daemons[i].pid, SIGTERM);
             waitpid(daemons[i].pid, &status, 0);
             ok &= status == 0;
@@ -271,8 +277,10 @@ static void forget_daemon(const char *path)
     int i = daemon_of(path);
 
     if (i >= 0) {
-        kill(daemons[i].pid, SIGTERM);
-        waitpid(daemons[i].pid, NULL, 0);
+        if (daemons[i].pid) {
+            kill(daemons[i].pid, SIGTERM);
+            waitpid(daemons[i].pid, NULL, 0);
+        }
         ballast_ledger_close(daemons[i].file);
         daemons[i] = daemons[--nr_daemons];
         daemons[nr_daemons].file = NULL;
@@ -441,8 +449,12 @@ int nr_in_state(struct ballast_ledger *l, enum ballast_state state)
     return nr;
 }
 
+/* 0 and less would be whole groups of processes, or all there are. */
 void kill_and_reap(pid_t pid)
 {
+    if (pid <= 0) {
+        abort();
+    }
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
 }
@@ -452,6 +464,10 @@ pid_t fork_child(void)
 {
     pid_t pid = fork();
 
+    if (pid < 0) {
+        perror("fork");
+        abort();
+    }
     if (pid == 0) {
         alarm(20);
     }

@@ -271,6 +271,10 @@ static pid_t start(void (*body)(void), unsigned its_seed)
 {
     pid_t parent = getpid(), pid = fork();
 
+    if (pid < 0) {
+        perror("fork");         /* -1 must not be killed: all would be */
+        abort();
+    }
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent) {
