@@ -158,6 +158,7 @@ bool guard_unlinked(struct ballast_ledger *l);
 struct file_slot *slot_at(const struct ballast_ledger *l, uint32_t nr);
 uint32_t slots_high(const struct ballast_ledger *l);
 bool slot_in_use(const struct file_slot *s);
+size_t slot_control_bytes(const char *text);
 void slot_name(const struct file_slot *s, char name[BALLAST_NAME_BYTES]);
 void slot_view(const struct ballast_ledger *l, const struct file_slot *s,
                struct view *v);

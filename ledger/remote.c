@@ -446,6 +446,16 @@ int remote_own(struct ballast_ledger *l, struct ballast_own *cells, size_t nr)
     return used;
 }
 
+static int check_standing(const char *name, const struct ballast_demand *set,
+                          size_t nr, struct ballast_refusal *why)
+{
+    int err;
+
+    why_init(why);
+    err = slot_check_name(name, why);
+    return err ? err : check_set(set, nr, why);
+}
+
 int remote_stand(struct ballast_ledger *l, const char *name,
                  const struct ballast_demand *set, size_t nr, pid_t pid,
                  struct ballast_refusal *why)
@@ -453,11 +463,7 @@ int remote_stand(struct ballast_ledger *l, const char *name,
     struct wire_request *q;
     int err;
 
-    why_init(why);
-    err = slot_check_name(name, why);
-    if (!err) {
-        err = check_set(set, nr, why);
-    }
+    err = check_standing(name, set, nr, why);
     if (err) {
         return err;
     }
@@ -692,11 +698,7 @@ int remote_stand_wait(struct ballast_ledger *l, const char *name,
     struct wire_place place;
     int err;
 
-    why_init(why);
-    err = slot_check_name(name, why);
-    if (!err) {
-        err = check_set(set, nr, why);
-    }
+    err = check_standing(name, set, nr, why);
     if (!err) {
         err = stand_queue_call(l, &ask, &place, why);
     }

@@ -45,8 +45,10 @@ bool slot_in_use(const struct file_slot *s)
  * How many bytes the control character takes that a terminal would obey here:
  * one, two for U+0080 to U+009F, 0 if it is none.
  */
-static size_t control_bytes(const unsigned char *s)
+size_t slot_control_bytes(const char *text)
 {
+    const unsigned char *s = (const unsigned char *)text;
+
     if (*s < ' ' || *s == 0x7f) {
         return 1;
     }
@@ -64,7 +66,7 @@ void slot_name(const struct file_slot *s, char name[BALLAST_NAME_BYTES])
     }
     name[BALLAST_NAME_BYTES - 1] = '\0';
     for (i = 0; name[i]; i++) {
-        memset(name + i, '?', control_bytes((unsigned char *)name + i));
+        memset(name + i, '?', slot_control_bytes(name + i));
     }
 }
 
@@ -315,7 +317,7 @@ int slot_check_name(const char *name, struct ballast_refusal *why)
     }
     for (; *s; s += step) {
         step = utf8_length(s);
-        if (!step || control_bytes(s)) {
+        if (!step || slot_control_bytes((const char *)s)) {
             return refuse_detail(why, BALLAST_BAD_NAME, "UTF-8 without "
                                  "control characters is allowed");
         }

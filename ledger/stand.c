@@ -149,6 +149,14 @@ static int stand_prepare(struct ballast_ledger *l, struct standing *st,
     return err ? err : stand_whose(st, ask->pid, why);
 }
 
+static int stand_verdict(struct ballast_ledger *l, int err,
+                         struct ballast_refusal *why)
+{
+    err = ledger_verdict(l, err, why);
+    finish_refusal(l, err, SLOT_NONE, why);
+    return err;
+}
+
 int ballast_stand(struct ballast_ledger *ledger, const char *name,
                   const struct ballast_demand *set, size_t nr, pid_t pid,
                   struct ballast_refusal *why)
@@ -167,10 +175,8 @@ int ballast_stand(struct ballast_ledger *ledger, const char *name,
         return err;
     }
     ballast_sweep(ledger);
-    err = attempt(ledger, stand_try, &st, why, SWEEP_ALL);
-    err = ledger_verdict(ledger, err, why);
-    finish_refusal(ledger, err, SLOT_NONE, why);
-    return err;
+    return stand_verdict(ledger, attempt(ledger, stand_try, &st, why,
+                                         SWEEP_ALL), why);
 }
 
 /* Waiting --------------------------------------------------------------- */
@@ -306,14 +312,6 @@ static bool stand_find_again(struct ballast_ledger *l, struct standing *st)
     }
     ledger_unlock(l);
     return found;
-}
-
-static int stand_verdict(struct ballast_ledger *l, int err,
-                         struct ballast_refusal *why)
-{
-    err = ledger_verdict(l, err, why);
-    finish_refusal(l, err, SLOT_NONE, why);
-    return err;
 }
 
 /* As ballast_queue(): -EINPROGRESS with a place in ->at, or what came of it. */

@@ -82,14 +82,6 @@ void log_line(int priority, const char *format, ...)
     put(line, (size_t)n + 1);
 }
 
-/* By a terminal; of U+0080 to U+009F the first byte, which is their end. */
-static bool is_obeyed(const char *s)
-{
-    unsigned char c = (unsigned char)s[0], next = (unsigned char)s[1];
-
-    return c < ' ' || c == 0x7f || (c == 0xc2 && (next & 0xe0) == 0x80);
-}
-
 /* A client's words; good until the second call after this. */
 const char *log_quoted(const char *text)
 {
@@ -102,7 +94,8 @@ const char *log_quoted(const char *text)
         if (*text == '"' || *text == '\\') {
             *to++ = '\\';
         }
-        *to++ = is_obeyed(text) ? '?' : *text;
+        /* of two bytes the first, which is the end of both */
+        *to++ = slot_control_bytes(text) ? '?' : *text;
     }
     *to++ = '"';
     *to = '\0';

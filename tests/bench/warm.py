@@ -16,6 +16,8 @@ GIB = 1 << 30
 FOR_GUESTS = 7 * GIB
 SPARE = GIB // 2            # stays free while the rest is touched
 
+asked = False               # --warm  pylint: disable=invalid-name
+
 
 def _free() -> int:
     found = re.search(r'^MemFree:\s*(\d+) kB', Path('/proc/meminfo').read_text('ascii'), re.MULTILINE)
@@ -23,32 +25,24 @@ def _free() -> int:
     return int(found[1]) * 1024
 
 
-def _take(size: int, flags: int = 0) -> mmap.mmap:
-    return mmap.mmap(-1, max(size, mmap.PAGESIZE), flags | mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def _take(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, max(size, mmap.PAGESIZE), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
 
 
 @lru_cache(maxsize=None)
 def _hold() -> mmap.mmap:
     area = _take(_free() - FOR_GUESTS)
     area.madvise(mmap.MADV_DONTFORK)
-    for offset in range(0, len(area), mmap.PAGESIZE):
-        area[offset] = 1
     return area
 
 
 def warm() -> None:
     """To be called right before a migration; the first call takes up to a minute, and keeps what it took."""
     _hold()
-    _take(_free() - SPARE, mmap.MAP_POPULATE).close()
-
-
-class Wish:         # pylint: disable=too-few-public-methods
-    """What --warm says."""
-
-    asked = False
+    _take(_free() - SPARE).close()
 
 
 def warm_if_asked() -> None:
     """For measurements that take memory as the machine gives it, unless --warm is there."""
-    if Wish.asked:
+    if asked:
         warm()
