@@ -53,6 +53,15 @@ struct ballast_generation ballast_generation_hold(void);
 /** ballast_generation_release() - see ballast_generation_hold() */
 void ballast_generation_release(void);
 
+/** ballast_harvest_begins() - see hooks.h, which only QEMU's build has */
+void ballast_harvest_begins(void);
+
+/** ballast_harvest_ended() - see hooks.h */
+void ballast_harvest_ended(void);
+
+/** ballast_about_to_send() - see hooks.h */
+void ballast_about_to_send(void);
+
 /** ballast_absent_install() - once, before any migration; big lock */
 void ballast_absent_install(void);
 

@@ -9,7 +9,7 @@
 #define BALLAST_PLACEMENT_H
 
 #include "exec/cpu-common.h"
-#include "ballast-qapi-types.h"
+#include "qapi/qapi-types-ballast.h"
 #include "system/numa.h"
 
 #define BALLAST_SAMPLES_DEFAULT 4096
