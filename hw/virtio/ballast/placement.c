@@ -200,6 +200,26 @@ static GArray *all_parts(void)
     return parts;
 }
 
+uint32_t ballast_vnode_at(RAMBlock *rb, uint64_t offset, uint64_t *end)
+{
+    g_autoptr(GArray) parts = g_array_new(false, true, sizeof(Part));
+    unsigned i;
+
+    if (backend_of(rb)) {
+        add_block(parts, rb, backend_of(rb));
+    }
+    for (i = 0; i < parts->len; i++) {
+        Part *p = &g_array_index(parts, Part, i);
+
+        if (offset - p->offset < p->bytes) {
+            *end = p->offset + p->bytes;
+            return p->vnode;
+        }
+    }
+    *end = UINT64_MAX;
+    return 0;
+}
+
 static void sample_parts(GArray *parts, uint64_t samples)
 {
     uint64_t total = 0, share;
@@ -358,7 +378,7 @@ static MemoryPlacementVnode *vnode_answer(GArray *parts, uint32_t vnode,
     return out;
 }
 
-static uint32_t vnode_count(void)
+uint32_t ballast_vnode_count(void)
 {
     NumaState *numa = current_machine->numa_state;
 
@@ -404,7 +424,7 @@ MemoryPlacement *ballast_placement(uint64_t samples)
     parts = all_parts();
     sample_parts(parts, samples);
     answer_backends(parts, &out->backends);
-    for (vnode = 0; vnode < vnode_count(); vnode++) {
+    for (vnode = 0; vnode < ballast_vnode_count(); vnode++) {
         QAPI_LIST_APPEND(tail, vnode_answer(parts, vnode, pnodes));
     }
     answer_pnodes(out->vnodes, pnodes, &out->pnodes);

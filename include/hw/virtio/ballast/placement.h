@@ -55,6 +55,21 @@ uint64_t ballast_sample_bytes(const BallastSample *s, uint64_t count,
                               uint64_t bytes);
 
 /**
+ * ballast_vnode_at() - guest node of a byte of a block
+ * @rb: block
+ * @offset: byte in it
+ * @end: out: byte behind the part of the block that belongs to this node
+ *
+ * Context: big lock.
+ *
+ * Return: the node; 0 for memory that belongs to none.
+ */
+uint32_t ballast_vnode_at(RAMBlock *rb, uint64_t offset, uint64_t *end);
+
+/** ballast_vnode_count() - guest nodes; a guest without NUMA has one */
+uint32_t ballast_vnode_count(void);
+
+/**
  * ballast_placement() - for query-memory-placement
  * @samples: pages to look at in all
  *
