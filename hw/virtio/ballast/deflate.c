@@ -97,6 +97,19 @@ static void put_back(BallastBalloon *b, GArray *undo)
     }
 }
 
+/* The guest has them now. */
+static void count_back(BallastBalloon *b, GArray *undo)
+{
+    unsigned i;
+
+    for (i = 0; i < undo->len; i++) {
+        BallastPiece *piece = &g_array_index(undo, Undo, i).piece;
+
+        b->nodes.node[piece->entry].back_bytes +=
+            piece->nr * BALLAST_PAGE_BYTES;
+    }
+}
+
 static void deflate_piece(BallastBalloon *b, const BallastPiece *piece,
                           GArray *undo, BallastDelta *taken)
 {
@@ -204,6 +217,7 @@ static bool deflate_pages(BallastBalloon *b, GArray *ranges)
         return false;
     }
     drop_freeable(b, undo);
+    count_back(b, undo);
     return true;
 }
 

@@ -179,6 +179,7 @@ static void ballast_unrealize(DeviceState *dev)
 {
     BallastBalloon *b = BALLAST_BALLOON(dev);
 
+    ballast_request_destroy(b);
     ballast_balloon_void(b);
     ballast_gate_destroy(b);
     qemu_bh_delete(b->more);
@@ -193,6 +194,7 @@ static void ballast_reset(VirtIODevice *vdev)
 {
     BallastBalloon *b = BALLAST_BALLOON(vdev);
 
+    ballast_request_end(b, BALLOON_NODE_STATUS_RESET);
     ballast_gate_drop(b);
     ballast_hintq_reset(b);
     ballast_balloon_void(b);
@@ -243,6 +245,7 @@ static void after_status(BallastBalloon *b, uint8_t status)
         ballast_gate_pause(b);
     } else if (status & VIRTIO_CONFIG_S_DRIVER_OK) {
         ballast_discard_kept(b);
+        ballast_request_left(b);
         qemu_bh_schedule(b->more);
         ballast_hintq_kick(b);
     }

@@ -39,10 +39,20 @@ static void run_discard(BallastBalloon *b, BallastRun *run,
 
 static void runs_discard(BallastBalloon *b, GArray *runs, BallastDelta *given)
 {
+    g_autoptr(GArray) looked = NULL;
     unsigned i;
 
+    if (runs->len && !ballast_discard_inhibited() &&
+        (ballast_nodes_on(b) || b->nodes.request.active)) {
+        looked = ballast_look(runs);
+    }
     for (i = 0; i < runs->len; i++) {
         run_discard(b, &g_array_index(runs, BallastRun, i), given);
+    }
+    if (looked) {
+        ballast_count_gone(b, runs, looked);
+    } else {
+        ballast_count_unseen(b, runs);
     }
 }
 

@@ -169,6 +169,25 @@ void ballast_handle_inflate(VirtIODevice *vdev, VirtQueue *vq);
  */
 void ballast_discard_all(BallastBalloon *b);
 
+/**
+ * ballast_look() - where is what will be discarded?
+ * @runs: array of BallastRun
+ *
+ * Return: for ballast_count_gone(), owned by the caller.
+ */
+GArray *ballast_look(GArray *runs);
+
+/**
+ * ballast_count_gone() - count what was discarded, by where it was
+ * @b: device
+ * @runs: array of BallastRun, after the attempt
+ * @looked: from ballast_look()
+ */
+void ballast_count_gone(BallastBalloon *b, GArray *runs, GArray *looked);
+
+/** ballast_count_unseen() - the same, where nobody looked */
+void ballast_count_unseen(BallastBalloon *b, GArray *runs);
+
 /** ballast_discard_kept() - discard what could not be discarded before */
 void ballast_discard_kept(BallastBalloon *b);
 
@@ -272,6 +291,38 @@ void ballast_nodes_void(BallastBalloon *b);
 
 /** ballast_nodes_reset() - withdraw all targets */
 void ballast_nodes_reset(BallastBalloon *b);
+
+/** ballast_nodes_withdraw() - no node has a target of its own */
+void ballast_nodes_withdraw(BallastBalloon *b);
+
+/**
+ * ballast_nodes_publish() - tell the driver of a new set of targets
+ * @b: device; targets and exact_mask are set
+ * @num_pages: of this set
+ */
+void ballast_nodes_publish(BallastBalloon *b, uint32_t num_pages);
+
+/** ballast_nodes_follow() - was the command "balloon" used meanwhile? */
+void ballast_nodes_follow(BallastBalloon *b);
+
+/** ballast_request_init() - at realize */
+void ballast_request_init(BallastBalloon *b);
+
+/** ballast_request_destroy() - at unrealize */
+void ballast_request_destroy(BallastBalloon *b);
+
+/**
+ * ballast_request_end() - a request of balloon-node is over
+ * @b: device; nothing happens if there is none
+ * @status: how it ended
+ */
+void ballast_request_end(BallastBalloon *b, BalloonNodeStatus status);
+
+/** ballast_request_left() - end, here, what another host was asked for */
+void ballast_request_left(BallastBalloon *b);
+
+/** ballast_request_step() - the driver wrote to configuration space */
+void ballast_request_step(BallastBalloon *b);
 
 /** ballast_vmsd() - the parent's device state plus the balloon's pages */
 const VMStateDescription *ballast_vmsd(const VMStateDescription *parent);

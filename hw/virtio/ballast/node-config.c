@@ -21,7 +21,7 @@ static uint32_t block_pages(void)
     return MAX(THP_BYTES, qemu_real_host_page_size()) / BALLAST_PAGE_BYTES;
 }
 
-static void withdraw(BallastBalloon *b)
+void ballast_nodes_withdraw(BallastBalloon *b)
 {
     unsigned i;
 
@@ -41,7 +41,8 @@ void ballast_nodes_init(BallastBalloon *b)
     b->nodes = (BallastNodes) {
         .nr = ballast_nodes_count(),
     };
-    withdraw(b);
+    ballast_nodes_withdraw(b);
+    ballast_request_init(b);
 }
 
 /*
@@ -69,10 +70,34 @@ static bool has_space(BallastBalloon *b)
     return VIRTIO_DEVICE(b)->config_len >= BALLAST_NODES_CONFIG_BYTES;
 }
 
-void ballast_nodes_get_config(BallastBalloon *b, uint8_t *config)
+void ballast_nodes_publish(BallastBalloon *b, uint32_t num_pages)
 {
-    const BallastNodes *n = &b->nodes;
-    BallastNodesConfig c = {
+    BallastNodes *n = &b->nodes;
+
+    n->num_pages = num_pages;
+    b->parent_obj.num_pages = num_pages;
+    /* 0 is for "none yet". */
+    n->seq = n->seq == UINT32_MAX ? 1 : n->seq + 1;
+    trace_ballast_nodes_publish(n->seq, num_pages, n->exact_mask);
+    virtio_notify_config(VIRTIO_DEVICE(b));
+}
+
+/* The parent's command "balloon" replaces whatever nodes were asked for. */
+void ballast_nodes_follow(BallastBalloon *b)
+{
+    if (b->nodes.num_pages != b->parent_obj.num_pages) {
+        b->nodes.num_pages = b->parent_obj.num_pages;
+        ballast_nodes_withdraw(b);
+        ballast_request_end(b, BALLOON_NODE_STATUS_REPLACED);
+        b->nodes.seq = b->nodes.seq == UINT32_MAX ? 1 : b->nodes.seq + 1;
+    }
+}
+
+static void fill(BallastNodesConfig *c, const BallastNodes *n)
+{
+    unsigned i;
+
+    *c = (BallastNodesConfig) {
         .format = cpu_to_le32(BALLAST_NODES_FORMAT),
         .num_nodes = cpu_to_le32(n->nr),
         .seq = cpu_to_le32(n->seq),
@@ -81,17 +106,22 @@ void ballast_nodes_get_config(BallastBalloon *b, uint8_t *config)
         .done_seq = cpu_to_le32(n->done_seq),
         .done_status = cpu_to_le32(n->done_status),
     };
-    unsigned i;
-
-    if (!has_space(b)) {
-        return;
-    }
     for (i = 0; i < n->nr; i++) {
-        c.node[i].proximity = cpu_to_le32(i);
-        c.node[i].target_pages = cpu_to_le32(n->node[i].target_pages);
-        c.node[i].actual_pages = cpu_to_le32(n->node[i].actual_pages);
+        c->node[i].proximity = cpu_to_le32(i);
+        c->node[i].target_pages = cpu_to_le32(n->node[i].target_pages);
+        c->node[i].actual_pages = cpu_to_le32(n->node[i].actual_pages);
     }
-    memcpy(config + BALLAST_NODES_OFFSET, &c, sizeof(c));
+}
+
+void ballast_nodes_get_config(BallastBalloon *b, uint8_t *config)
+{
+    BallastNodesConfig c;
+
+    ballast_nodes_follow(b);
+    if (has_space(b)) {
+        fill(&c, &b->nodes);
+        memcpy(config + BALLAST_NODES_OFFSET, &c, sizeof(c));
+    }
 }
 
 void ballast_nodes_set_config(BallastBalloon *b, const uint8_t *config)
@@ -102,6 +132,7 @@ void ballast_nodes_set_config(BallastBalloon *b, const uint8_t *config)
     unsigned i;
 
     if (!has_space(b) || !ballast_nodes_on(b)) {
+        ballast_request_step(b);
         return;
     }
     memcpy(&c, config + BALLAST_NODES_OFFSET, sizeof(c));
@@ -113,6 +144,7 @@ void ballast_nodes_set_config(BallastBalloon *b, const uint8_t *config)
     if (n->done_seq != done_seq) {
         trace_ballast_nodes_done(n->seq, n->done_seq, n->done_status);
     }
+    ballast_request_step(b);
 }
 
 void ballast_nodes_void(BallastBalloon *b)
@@ -129,7 +161,7 @@ void ballast_nodes_reset(BallastBalloon *b)
     VirtIODevice *vdev = VIRTIO_DEVICE(b);
     unsigned i;
 
-    withdraw(b);
+    ballast_nodes_withdraw(b);
     b->nodes.done_seq = 0;
     b->nodes.done_status = 0;
     for (i = 0; i < ARRAY_SIZE(b->nodes.node); i++) {

@@ -26,28 +26,39 @@
 
 /* Sampling ------------------------------------------------------------ */
 
-static void count_status(BallastSample *out, int status)
+static int where_of(int status)
 {
     if (status >= 0 && status < MAX_NODES) {
-        out->on_node[status]++;
-    } else if (status == -ENOENT || status == -EFAULT) {
-        out->absent++;
-    } else {
-        out->unknown++;
+        return status;
+    }
+    return status == -ENOENT || status == -EFAULT ? BALLAST_WHERE_ABSENT :
+           BALLAST_WHERE_UNKNOWN;
+}
+
+void ballast_where(void **pages, unsigned nr, int *nodes)
+{
+    bool told = syscall(SYS_move_pages, 0, (unsigned long)nr, pages, NULL,
+                        nodes, 0) >= 0;
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        nodes[i] = told ? where_of(nodes[i]) : BALLAST_WHERE_UNKNOWN;
     }
 }
 
 static void look_up(void **pages, unsigned nr, BallastSample *out)
 {
-    int status[BATCH];
+    int nodes[BATCH];
     unsigned i;
 
-    if (syscall(SYS_move_pages, 0, (unsigned long)nr, pages, NULL, status,
-                0) < 0) {
-        out->unknown += nr;
-    } else {
-        for (i = 0; i < nr; i++) {
-            count_status(out, status[i]);
+    ballast_where(pages, nr, nodes);
+    for (i = 0; i < nr; i++) {
+        if (nodes[i] >= 0) {
+            out->on_node[nodes[i]]++;
+        } else if (nodes[i] == BALLAST_WHERE_ABSENT) {
+            out->absent++;
+        } else {
+            out->unknown++;
         }
     }
     out->samples += nr;

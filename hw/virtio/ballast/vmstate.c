@@ -190,6 +190,14 @@ static int nodes_post_load(void *opaque, int version_id)
     return 0;
 }
 
+static int nodes_pre_save(void *opaque)
+{
+    BallastBalloon *b = opaque;
+
+    b->nodes.requested = b->nodes.request.active;
+    return 0;
+}
+
 static bool nodes_needed(void *opaque)
 {
     return ballast_nodes_on(opaque);
@@ -211,6 +219,7 @@ static const VMStateDescription vmstate_nodes = {
     .version_id = 1,
     .minimum_version_id = 1,
     .needed = nodes_needed,
+    .pre_save = nodes_pre_save,
     .post_load = nodes_post_load,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32(nodes.nr, BallastBalloon),
@@ -219,6 +228,7 @@ static const VMStateDescription vmstate_nodes = {
         VMSTATE_UINT32(nodes.num_pages, BallastBalloon),
         VMSTATE_UINT32(nodes.done_seq, BallastBalloon),
         VMSTATE_UINT32(nodes.done_status, BallastBalloon),
+        VMSTATE_BOOL(nodes.requested, BallastBalloon),
         VMSTATE_STRUCT_ARRAY(nodes.node, BallastBalloon,
                              BALLAST_NODES_MAX + 1, 1, vmstate_node,
                              BallastNode),

@@ -8,6 +8,8 @@
 #ifndef BALLAST_NODE_H
 #define BALLAST_NODE_H
 
+#include "qemu/notify.h"
+#include "qemu/timer.h"
 #include "system/numa.h"
 
 #define VIRTIO_BALLOON_F_BALLAST_NODES 50
@@ -61,6 +63,7 @@ QEMU_BUILD_BUG_ON(BALLAST_NODES_OFFSET + sizeof(BallastNodesConfig) !=
  * @absent_bytes: the same, where there was nothing
  * @unseen_bytes: the same, where nobody looked
  * @back_bytes: given to the guest again, ever
+ * @placed_bytes: of it, with a policy that places it where it was asked for
  */
 typedef struct BallastNode {
     uint32_t target_pages;
@@ -70,7 +73,44 @@ typedef struct BallastNode {
     uint64_t absent_bytes;
     uint64_t unseen_bytes;
     uint64_t back_bytes;
+    uint64_t placed_bytes;
 } BallastNode;
+
+/**
+ * struct BallastNodeRequest - a request of balloon-node
+ * @active: there is one
+ * @number: of it, or of the latest
+ * @host_node: asked for
+ * @up: to the guest
+ * @exact: nothing of other host nodes instead
+ * @by_driver: the driver knows nodes; otherwise plain ballooning
+ * @last: what is left may come from anywhere now
+ * @wanted_pages: asked for, 4K pages
+ * @candidates: entries that have memory on @host_node, a bit each
+ * @pure: of them, those which have nearly all of their memory there
+ * @bound: of them, those which can be nowhere else
+ * @can_pages: what is left on @host_node, estimated, per entry
+ * @round: targets published for it so far
+ * @start: state of the nodes at the beginning
+ * @limit: the time limit, in guest time
+ */
+typedef struct BallastNodeRequest {
+    bool active;
+    uint32_t number;
+    uint32_t host_node;
+    bool up;
+    bool exact;
+    bool by_driver;
+    bool last;
+    uint64_t wanted_pages;
+    uint32_t candidates;
+    uint32_t pure;
+    uint32_t bound;
+    uint64_t can_pages[BALLAST_NODES_MAX];
+    unsigned round;
+    BallastNode *start;
+    QEMUTimer *limit;
+} BallastNodeRequest;
 
 /**
  * struct BallastNodes - node ballooning of a device
@@ -81,6 +121,9 @@ typedef struct BallastNode {
  * @done_seq: written by the driver
  * @done_status: written by the driver
  * @node: the last is for all guest nodes beyond the table
+ * @request: see there
+ * @requested: the targets are of a request that was left behind
+ * @migrated: notifier of migrations from here
  */
 typedef struct BallastNodes {
     uint32_t nr;
@@ -90,6 +133,9 @@ typedef struct BallastNodes {
     uint32_t done_seq;
     uint32_t done_status;
     BallastNode node[BALLAST_NODES_MAX + 1];
+    BallastNodeRequest request;
+    bool requested;
+    NotifierWithReturn migrated;
 } BallastNodes;
 
 #endif
