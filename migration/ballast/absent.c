@@ -113,11 +113,7 @@ void ballast_absent_snapshot(BallastAbsent *out)
     *out = absent.s;
 }
 
-/*
- * What QEMU has sent, counted before it lets go of the dirty bitmap's lock.
- * With multifd, which counts later, and RDMA this does not tell.
- */
-static uint64_t pages_sent(void)
+uint64_t ballast_pages_sent(void)
 {
     return stat64_get(&mig_stats.normal_pages) +
            stat64_get(&mig_stats.zero_pages) + xbzrle_counters.pages;
@@ -267,7 +263,7 @@ void ballast_absent_begin(uint64_t number)
     if (number == FIRST) {
         start();
     }
-    absent.sent_at_begin = pages_sent();
+    absent.sent_at_begin = ballast_pages_sent();
 }
 
 /* Hints: left out, if they were not sent before; hints lock ------------ */
@@ -283,7 +279,7 @@ void ballast_absent_hints_begin(void *addr, uint64_t number)
     if (absent.used && number == FIRST && sending_shows() &&
         !ballast_in_qemu) {
         qemu_guest_free_page_hint(addr, TARGET_PAGE_SIZE);
-        absent.sent_at_note = pages_sent();
+        absent.sent_at_note = ballast_pages_sent();
     }
 }
 
@@ -344,7 +340,7 @@ void ballast_absent_hints_end(void)
     guint i;
 
     if (!absent.noted->len ||
-        (!ballast_in_qemu && pages_sent() != absent.sent_at_note)) {
+        (!ballast_in_qemu && ballast_pages_sent() != absent.sent_at_note)) {
         return;
     }
     for (i = 0; i < absent.noted->len; i++) {
@@ -756,7 +752,7 @@ static bool take_turn(Look *look)
     mine = absent.used && look->gen.open && look->gen.number != absent.looked;
     if (mine) {
         if (look->gen.number != absent.looked + 1 ||
-            (sending_shows() && pages_sent() != absent.sent_at_begin)) {
+            (sending_shows() && ballast_pages_sent() != absent.sent_at_begin)) {
             forget();
         }
         absent.looked = look->gen.number;
@@ -800,10 +796,12 @@ void ballast_about_to_send(void)
         finish(&first, whole);
         absent.ahead.on = whole;
     }
+    ballast_wait_for_hints();
     if (may_look_ahead(&further)) {
         look_ahead(&further);
         free(further.runs.run);
     }
+    ballast_wait_turn();
 }
 
 static void __attribute__((constructor)) init_lock(void)

@@ -34,6 +34,8 @@ static struct {
     uint64_t questions;
     /* The open generation's, or 0; read without @lock, too. */
     uint64_t question;
+    /* The latest that the guest has answered to the end; any thread. */
+    uint64_t finished;
     /* Changes of the RAM blocks so far; any thread. */
     unsigned layout;
     QemuMutex count_lock;
@@ -148,6 +150,18 @@ uint64_t ballast_hints_question(void)
     return qatomic_load_acquire(&hints.question);
 }
 
+void ballast_hints_finish(uint64_t question)
+{
+    qatomic_store_release(&hints.finished, question);
+}
+
+bool ballast_hints_finished(void)
+{
+    uint64_t question = ballast_hints_question();
+
+    return question && qatomic_load_acquire(&hints.finished) == question;
+}
+
 void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 {
     enum ballast_verdict by_time;
@@ -231,6 +245,9 @@ static void generation_begin(void)
     trace_ballast_generation(number, armed, chunks, ns);
 
     QEMU_LOCK_GUARD(&hints.lock);
+    if (number == 1) {
+        ballast_wait_begin();
+    }
     ballast_absent_begin(number);
     QEMU_LOCK_GUARD(&hints.count_lock);
     ballast_gen_begin(&hints.s.gen, number, layout, armed);

@@ -25,3 +25,23 @@ MemoryPlacement *qmp_query_memory_placement(bool has_samples,
 {
     return not_built(errp);
 }
+
+BalloonNodeStart *qmp_balloon_node(uint32_t host_node, uint64_t bytes,
+                                   bool has_direction,
+                                   BalloonNodeDirection direction,
+                                   bool has_exact, bool exact,
+                                   bool has_timeout, uint32_t timeout,
+                                   Error **errp)
+{
+    return not_built(errp);
+}
+
+void qmp_balloon_node_cancel(Error **errp)
+{
+    not_built(errp);
+}
+
+BalloonNodeInfo *qmp_query_balloon_node(Error **errp)
+{
+    return not_built(errp);
+}
