@@ -696,6 +696,8 @@ BalloonNodeInfo *qmp_query_balloon_node(Error **errp)
     out->seq = b->nodes.seq;
     out->done_seq = b->nodes.done_seq;
     out->bad = b->bad_pages;
+    out->placed = ballast_placed_bytes(b);
+    out->unplaced = b->nodes.unplaced_bytes;
     tail = &out->vnodes;
     for (i = 0; i < b->nodes.nr; i++) {
         QAPI_LIST_APPEND(tail, tell_vnode(b, i));

@@ -337,6 +337,128 @@ def down_mixed() -> None:
                   ([{'node': 0, 'bytes': MIB + MIB // 2}], MIB // 2, 0))
 
 
+# -- requests: up ---------------------------------------------------------------
+
+def policies(vm: VM, policy: str) -> int:
+    """Bytes of guest RAM with a policy, by /proc/PID/numa_maps and the address of the next mapping."""
+    pid = vm.get_pid()
+    ends = {}
+    for line in Path(f'/proc/{pid}/maps').read_text(encoding='ascii').splitlines():
+        start, end = line.split()[0].split('-')
+        ends[int(start, 16)] = int(end, 16)
+    total = 0
+    for line in Path(f'/proc/{pid}/numa_maps').read_text(encoding='ascii').splitlines():
+        start, have = line.split()[:2]
+        if have == policy:
+            total += ends[int(start, 16)] - int(start, 16)
+    return total
+
+
+def take(guest: Guest, driver: NodeDriver, mib: int) -> None:
+    """Some memory goes into the balloon first."""
+    ask(guest.vm, mib)
+    driver.obey()
+    tap.equal(done(guest.vm)['status'], 'reached')
+
+
+@tap.case('up: what comes back has a policy until it is there')
+def up_policy() -> None:
+    """Exact binds it, inexact prefers the node; touched, the old policy is back."""
+    for exact, policy in ((True, 'bind:0'), (False, 'prefer:0')):
+        with two_nodes() as (guest, driver):
+            take(guest, driver, 32)
+            tap.equal(policies(guest.vm, policy), 0, f'{policy} before')
+            ask(guest.vm, 16, direction='up', exact=exact)
+            driver.obey()
+            end = done(guest.vm)
+            tap.equal((end['status'], end['got'], end['other'], driver.total() * PAGE),
+                      ('reached', 16 * MIB, 0, 16 * MIB))
+            tap.equal({part.get('host-node') for part in end['parts']}, {0})
+            tap.equal((policies(guest.vm, policy), guest.vm.qmp('query-balloon-node')['placed']),
+                      (16 * MIB, 16 * MIB), policy)
+            for node in (0, 1):
+                guest.box.touch((8 + 64 * node) * MIB, 48 * MIB)
+            wait_until(lambda guest=guest: guest.vm.qmp('query-balloon-node')['placed'] == 0, 'the old policy')
+            tap.equal(policies(guest.vm, policy), 0, f'{policy} afterwards')
+
+
+@tap.case('up: pages that go into the balloon again need no policy, nor does a guest that is reset')
+def up_again() -> None:
+    """Nothing of it is left."""
+    with two_nodes() as (guest, driver):
+        take(guest, driver, 32)
+        ask(guest.vm, 32, direction='up', exact=True)
+        driver.obey()
+        tap.equal((done(guest.vm)['got'], policies(guest.vm, 'bind:0')), (32 * MIB, 32 * MIB))
+        take(guest, driver, 32)
+        wait_until(lambda: guest.vm.qmp('query-balloon-node')['placed'] == 0, 'the old policy')
+        ask(guest.vm, 32, direction='up', exact=True)
+        driver.obey()
+        tap.equal(policies(guest.vm, 'bind:0'), 32 * MIB)
+        drive(guest)
+        tap.equal((guest.vm.qmp('query-balloon-node')['placed'], policies(guest.vm, 'bind:0')), (0, 0))
+
+
+@tap.case('up: less than asked for is in the balloon')
+def up_short() -> None:
+    """Exact: that is given, and the rest is told."""
+    with two_nodes() as (guest, driver):
+        take(guest, driver, 16)
+        ask(guest.vm, 64, direction='up', exact=True)
+        driver.obey()
+        end = done(guest.vm)
+        tap.equal((end['status'], end['got'], end['shortfall'], driver.total()), ('short', 16 * MIB, 48 * MIB, 0))
+
+
+@tap.case('up: a backend\'s own policy comes back afterwards')
+def up_restores() -> None:
+    """It was interleave."""
+    host.need_device()
+    with node_guest(None, '-object', 'memory-backend-ram,id=m,size=128M,policy=interleave,host-nodes=0',
+                    '-machine', 'memory-backend=m') as guest:
+        tap.equal(policies(guest.vm, 'interleave:0'), RAM, 'the policy at start')
+        driver = NodeDriver(guest.balloon, {0: blocks_of(1)})
+        take(guest, driver, 16)
+        ask(guest.vm, 16, direction='up', exact=True)
+        driver.obey()
+        tap.equal(policies(guest.vm, 'interleave:0'), RAM - 16 * MIB, 'the policy of the rest')
+        guest.box.touch(64 * MIB, 60 * MIB)
+        wait_until(lambda: policies(guest.vm, 'interleave:0') == RAM, 'the old policy')
+
+
+@tap.case('up: no more mappings than there may be')
+def up_bounded() -> None:
+    """Every other 2 MiB of 6 GiB: 1,024 spans get a policy, the rest is counted."""
+    with guest_of(None, memory='9G') as guest:
+        drive(guest)
+        first = (4 << 30) // PAGE
+        blocks = range(first, first + (6 << 30) // PAGE, 1024)
+        driver = NodeDriver(guest.balloon, {0: blocks})
+        driver._move('inflate', 0, len(blocks) * 512)      # pylint: disable=protected-access
+        driver.tell(0)
+        mib = len(blocks) * 2
+        assert mib == 3072
+        ask(guest.vm, mib, direction='up', exact=True)
+        driver.obey()
+        end = done(guest.vm)
+        info = guest.vm.qmp('query-balloon-node')
+        tap.equal((end['status'], end['got'], end['other']), ('short', 2 << 30, 1 << 30))
+        tap.equal((info['placed'], info['unplaced']), (2 << 30, 1 << 30))
+
+
+@tap.case('up: a driver without the bit gets its memory placed, too')
+def up_plain() -> None:
+    """Inexact only."""
+    with guest_of(None) as guest:
+        guest.balloon.inflate(list(range(AREA, AREA + 1024)))
+        guest.balloon.set_actual(1024)
+        ask(guest.vm, 4, direction='up')
+        guest.balloon.deflate(list(range(AREA, AREA + 1024)))
+        guest.balloon.set_actual(0)
+        end = done(guest.vm)
+        tap.equal((end['status'], end['got'], policies(guest.vm, 'prefer:0')), ('reached', 4 * MIB, 4 * MIB))
+
+
 # -- requests: guests that do otherwise -------------------------------------------
 
 @tap.case('a guest that ignores its target: the time limit ends the request')
