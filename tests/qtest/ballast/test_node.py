@@ -446,6 +446,53 @@ def up_bounded() -> None:
         tap.equal((info['placed'], info['unplaced']), (2 << 30, 1 << 30))
 
 
+def lines(guest: Guest) -> Dict[Optional[int], int]:
+    """The claim, by host node (None: any)."""
+    return {line.get('node'): line['claimed'] for line in guest.ledger()['claims']}
+
+
+@tap.case('up: the node\'s own capacity is claimed for what comes back')
+def up_claim() -> None:
+    """The guest's RAM may be on any node; 16 MiB of it are promised on node 0, until they go again."""
+    with host.Ledger('1G') as ledger, two_nodes(ledger) as (guest, driver):
+        tap.equal(lines(guest), {None: RAM}, 'at start')
+        take(guest, driver, 32)
+        tap.equal(lines(guest), {None: RAM - 32 * MIB}, 'down')
+        ask(guest.vm, 16, direction='up', exact=True)
+        driver.obey()
+        tap.equal(done(guest.vm)['got'], 16 * MIB)
+        tap.equal(lines(guest), {None: RAM - 32 * MIB, 0: 16 * MIB}, 'up')
+        for node in (0, 1):
+            guest.box.touch((8 + 64 * node) * MIB, 48 * MIB)
+        time.sleep(3)       # a sample sees them resident
+        tap.equal(lines(guest), {None: RAM - 32 * MIB, 0: 16 * MIB}, 'touched')
+        tap.equal(ledger.claimed('guest'), RAM - 16 * MIB, 'in all')
+        take(guest, driver, 32)
+        tap.equal(lines(guest), {None: RAM - 48 * MIB, 0: 0}, 'down again')
+        drive(guest)
+        tap.equal(sum(lines(guest).values()), RAM, 'after a reset')
+        tap.equal(ledger.claimed('guest'), RAM, 'after a reset')
+
+
+@tap.case('up: a node without capacity: exact waits, inexact takes what there is')
+def up_refused() -> None:
+    """The neighbour has all of it: nothing is to be had on any node here, so both are held by the gate."""
+    for exact in (True, False):
+        with host.Ledger('256M') as ledger, two_nodes(ledger) as (guest, driver):
+            take(guest, driver, 32)
+            ledger.take('neighbour', str(ledger.status()['capacity'][-1]['free']))
+            ask(guest.vm, 16, direction='up', exact=exact)
+            blocks = [(driver.inside[0].pop(), HUGE)]
+            driver.balloon.send_blocks('deflate', blocks, wait=False)
+            guest.vm.wait_event('MEMORY_CLAIM_WAITING')
+            assert not guest.returned()
+            tap.equal(lines(guest), {None: RAM - 32 * MIB}, f'exact={exact}')
+            ledger.release('neighbour')
+            wait_until(guest.returned, 'the buffer')
+            tap.equal(lines(guest), {None: RAM - 32 * MIB, 0: 2 * MIB} if exact else {None: RAM - 30 * MIB})
+            tap.equal(policies(guest.vm, 'bind:0' if exact else 'prefer:0'), 2 * MIB if exact else 0)
+
+
 @tap.case('up: a driver without the bit gets its memory placed, too')
 def up_plain() -> None:
     """Inexact only."""
