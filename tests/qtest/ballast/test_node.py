@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 
 # pylint: disable=wrong-import-position
 from ballast import host, mailbox, tap, virtio                          # noqa: E402
-from ballast.guest import MIB, PAGE, RAM, Guest, guest_of, vm_of        # noqa: E402
+from ballast.guest import MIB, PAGE, RAM, SLOT, Guest, guest_of, vm_of        # noqa: E402
 from ballast.node_driver import NodeDriver                              # noqa: E402
 from ballast.vm import VM, ExecuteError, Sink, migrate, wait_until      # noqa: E402
 
@@ -614,6 +614,7 @@ def refusals() -> None:
         refused(guest.vm, 'bytes is', **{**args, 'bytes': 1 << 62})
         refused(guest.vm, 'timeout is 0', **{**args, 'timeout': 0})
         refused(guest.vm, 'in the balloon', **{**args, 'direction': 'up'})
+        refused(guest.vm, 'host node 0 has only', **{**args, 'bytes': 1 << 43, 'direction': 'up', 'exact': True})
         guest.vm.qmp('stop')
         refused(guest.vm, 'does not run', **args)
         guest.vm.qmp('cont')
@@ -674,6 +675,25 @@ def reset_ends() -> None:
             end = done(guest.vm)
             tap.equal((end['status'], end['got']), ('reset', 16 * MIB))
             driver = NodeDriver(guest.balloon, {node: blocks_of(node) for node in (0, 1)})
+
+
+@tap.case('unplugged in the middle of a request, with memory placed')
+def unplugged() -> None:
+    """The request ends, the policies are as they were; another device has its own."""
+    with guest_of(None) as guest:
+        driver = NodeDriver(drive(guest), {0: blocks_of(1)})
+        take(guest, driver, 32)
+        ask(guest.vm, 32, direction='up', exact=True)
+        driver.work()
+        tap.equal(policies(guest.vm, 'bind:0'), 32 * MIB)
+        guest.vm.qmp('device_del', id='balloon0')
+        guest.vm.qtest.batch(['outl 0xae10 0x0', f'outl 0xae08 {1 << SLOT:#x}'])
+        guest.vm.wait_event('DEVICE_DELETED', device='balloon0')
+        tap.equal((done(guest.vm)['status'], policies(guest.vm, 'bind:0')), ('reset', 0))
+        guest.vm.qmp('device_add', driver='virtio-balloon-ledger-pci', id='balloon1', addr=f'{SLOT:#x}')
+        guest.drive()
+        drive(guest).send_blocks('inflate', [(AREA, HUGE)])
+        assert guest.vm.alive()
 
 
 @tap.case('a migration ends the request; on the other side nothing goes on unasked')
