@@ -97,16 +97,35 @@ static void put_back(BallastBalloon *b, GArray *undo)
     }
 }
 
+/* The request's node is where memory of its guest nodes shall be. */
+static void place(BallastBalloon *b, const BallastPiece *piece)
+{
+    const BallastNodeRequest *r = &b->nodes.request;
+    uint64_t bytes = piece->nr * BALLAST_PAGE_BYTES;
+
+    if (!r->active || !r->up || !(r->candidates & (1U << piece->entry))) {
+        return;
+    }
+    if (ballast_place(b, piece)) {
+        b->nodes.node[piece->entry].placed_bytes += bytes;
+    } else {
+        b->nodes.unplaced_bytes += bytes;
+    }
+}
+
 /* The guest has them now. */
-static void count_back(BallastBalloon *b, GArray *undo)
+static void give_back(BallastBalloon *b, GArray *undo)
 {
     unsigned i;
 
     for (i = 0; i < undo->len; i++) {
         BallastPiece *piece = &g_array_index(undo, Undo, i).piece;
 
-        b->nodes.node[piece->entry].back_bytes +=
-            piece->nr * BALLAST_PAGE_BYTES;
+        if (piece->nr) {
+            b->nodes.node[piece->entry].back_bytes +=
+                piece->nr * BALLAST_PAGE_BYTES;
+            place(b, piece);
+        }
     }
 }
 
@@ -217,7 +236,7 @@ static bool deflate_pages(BallastBalloon *b, GArray *ranges)
         return false;
     }
     drop_freeable(b, undo);
-    count_back(b, undo);
+    give_back(b, undo);
     return true;
 }
 

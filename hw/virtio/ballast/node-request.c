@@ -604,6 +604,7 @@ BalloonNodeStart *qmp_balloon_node(uint32_t host_node, uint64_t bytes,
 {
     BallastBalloon *b = find_device();
     BalloonNodeStart *out;
+    bool was_active;
     uint32List **tail;
     unsigned i;
 
@@ -614,11 +615,16 @@ BalloonNodeStart *qmp_balloon_node(uint32_t host_node, uint64_t bytes,
         return NULL;
     }
     ballast_nodes_follow(b);
+    was_active = b->nodes.request.active;
     ballast_request_end(b, BALLOON_NODE_STATUS_REPLACED);
+    ballast_nodes_withdraw(b);
     request_make(b, host_node, bytes,
                  has_direction && direction == BALLOON_NODE_DIRECTION_UP,
                  exact);
     if (!request_start(b, timeout, errp)) {
+        if (was_active) {
+            ballast_nodes_publish(b, b->parent_obj.actual);
+        }
         return NULL;
     }
     out = g_new0(BalloonNodeStart, 1);
@@ -690,6 +696,8 @@ BalloonNodeInfo *qmp_query_balloon_node(Error **errp)
     out->seq = b->nodes.seq;
     out->done_seq = b->nodes.done_seq;
     out->bad = b->bad_pages;
+    out->placed = ballast_placed_bytes(b);
+    out->unplaced = b->nodes.unplaced_bytes;
     tail = &out->vnodes;
     for (i = 0; i < b->nodes.nr; i++) {
         QAPI_LIST_APPEND(tail, tell_vnode(b, i));
