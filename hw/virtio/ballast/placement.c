@@ -26,28 +26,39 @@
 
 /* Sampling ------------------------------------------------------------ */
 
-static void count_status(BallastSample *out, int status)
+static int where_of(int status)
 {
     if (status >= 0 && status < MAX_NODES) {
-        out->on_node[status]++;
-    } else if (status == -ENOENT || status == -EFAULT) {
-        out->absent++;
-    } else {
-        out->unknown++;
+        return status;
+    }
+    return status == -ENOENT || status == -EFAULT ? BALLAST_WHERE_ABSENT :
+           BALLAST_WHERE_UNKNOWN;
+}
+
+void ballast_where(void **pages, unsigned nr, int *nodes)
+{
+    bool told = syscall(SYS_move_pages, 0, (unsigned long)nr, pages, NULL,
+                        nodes, 0) >= 0;
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        nodes[i] = told ? where_of(nodes[i]) : BALLAST_WHERE_UNKNOWN;
     }
 }
 
 static void look_up(void **pages, unsigned nr, BallastSample *out)
 {
-    int status[BATCH];
+    int nodes[BATCH];
     unsigned i;
 
-    if (syscall(SYS_move_pages, 0, (unsigned long)nr, pages, NULL, status,
-                0) < 0) {
-        out->unknown += nr;
-    } else {
-        for (i = 0; i < nr; i++) {
-            count_status(out, status[i]);
+    ballast_where(pages, nr, nodes);
+    for (i = 0; i < nr; i++) {
+        if (nodes[i] >= 0) {
+            out->on_node[nodes[i]]++;
+        } else if (nodes[i] == BALLAST_WHERE_ABSENT) {
+            out->absent++;
+        } else {
+            out->unknown++;
         }
     }
     out->samples += nr;
@@ -198,6 +209,26 @@ static GArray *all_parts(void)
         }
     }
     return parts;
+}
+
+uint32_t ballast_vnode_at(RAMBlock *rb, uint64_t offset, uint64_t *end)
+{
+    g_autoptr(GArray) parts = g_array_new(false, true, sizeof(Part));
+    unsigned i;
+
+    if (backend_of(rb)) {
+        add_block(parts, rb, backend_of(rb));
+    }
+    for (i = 0; i < parts->len; i++) {
+        Part *p = &g_array_index(parts, Part, i);
+
+        if (offset - p->offset < p->bytes) {
+            *end = p->offset + p->bytes;
+            return p->vnode;
+        }
+    }
+    *end = UINT64_MAX;
+    return 0;
 }
 
 static void sample_parts(GArray *parts, uint64_t samples)
@@ -358,7 +389,7 @@ static MemoryPlacementVnode *vnode_answer(GArray *parts, uint32_t vnode,
     return out;
 }
 
-static uint32_t vnode_count(void)
+uint32_t ballast_vnode_count(void)
 {
     NumaState *numa = current_machine->numa_state;
 
@@ -404,7 +435,7 @@ MemoryPlacement *ballast_placement(uint64_t samples)
     parts = all_parts();
     sample_parts(parts, samples);
     answer_backends(parts, &out->backends);
-    for (vnode = 0; vnode < vnode_count(); vnode++) {
+    for (vnode = 0; vnode < ballast_vnode_count(); vnode++) {
         QAPI_LIST_APPEND(tail, vnode_answer(parts, vnode, pnodes));
     }
     answer_pnodes(out->vnodes, pnodes, &out->pnodes);
