@@ -37,7 +37,8 @@ NOT_INPUTS = re.compile(r'deps|demo|meson-.*|test-(logs|results)|.*\.p|'
                         r'__pycache__|\.ninja_.*|build\.ninja|.*\.log|'
                         r'compile_commands\.json')
 # In build/deps: what products are made from; the products are inputs.
-NOT_PRODUCTS = re.compile(r'apt|log|stamps|numa-host|qemu-(src|headers)(\.aux)?|'
+NOT_PRODUCTS = re.compile(r'apt|log|stamps|qemu-(src|headers)(\.aux)?|'
+                          r'numa-host|kernel-headers-\w+|'
                           r'.*\.?lock')
 
 

@@ -235,10 +235,12 @@ class LinuxGuest(Shell):
                  plugin: Optional[Mapping[str, object]] = None, device: str = DEVICE,
                  balloon: Optional[Mapping[str, object]] = None, extra: Sequence[str] = (),
                  wrapper: Sequence[str] = (), env: Optional[Mapping[str, object]] = None,
-                 binary: Optional[str] = None) -> None:
+                 binary: Optional[str] = None, driver: str = 'stock') -> None:
         super().__init__(name)
         self.memory = memory
         args = [*machine_args(memory), *balloon_args(device, balloon or {}), *extra]
+        if driver != 'stock':       # 'ballast' or 'none': see guest/image/init
+            args += ['-append', f'{APPEND} balloon={driver}']
         self.vm = VM(args, name=name, plugin=plugin, qtest=False, serial=1, wrapper=wrapper,
                      env=env, binary=binary)
 

@@ -302,6 +302,32 @@ void ballast_nodes_withdraw(BallastBalloon *b);
  */
 void ballast_nodes_publish(BallastBalloon *b, uint32_t num_pages);
 
+/** ballast_place_init() - at realize */
+void ballast_place_init(BallastBalloon *b);
+
+/** ballast_place_destroy() - at unrealize */
+void ballast_place_destroy(BallastBalloon *b);
+
+/**
+ * ballast_place() - have the guest's pages where the request wants them
+ * @b: device with a request
+ * @piece: pages about to be given to the guest, not populated
+ *
+ * Return: true if a policy will; false if all that is possible is in use, or
+ * another request's applies there.
+ */
+bool ballast_place(BallastBalloon *b, const BallastPiece *piece);
+
+/**
+ * ballast_place_drop() - give memory its old policy back
+ * @b: device
+ * @block: of this block; NULL: of all
+ */
+void ballast_place_drop(BallastBalloon *b, const BallastBlock *block);
+
+/** ballast_placed_bytes() - memory under a policy of ours */
+uint64_t ballast_placed_bytes(const BallastBalloon *b);
+
 /** ballast_nodes_follow() - was the command "balloon" used meanwhile? */
 void ballast_nodes_follow(BallastBalloon *b);
 

@@ -25,6 +25,7 @@
 #include "internal.h"
 #include "migration/misc.h"
 #include "qapi/error.h"
+#include "qemu/units.h"
 #include "system/runstate.h"
 #include "trace-hw_virtio_ballast.h"
 
@@ -421,6 +422,29 @@ static bool host_is_one_node(void)
            !strpbrk(nodes, ",-");
 }
 
+/* Free, or page cache: what a policy that binds could still get. */
+static uint64_t node_free_bytes(uint32_t node)
+{
+    static const char *const names[] = {
+        "MemFree:", "Active(file):", "Inactive(file):",
+    };
+    g_autofree char *path = g_strdup_printf(NODES_DIR "node%" PRIu32
+                                            "/meminfo", node);
+    g_autofree char *text = NULL;
+    uint64_t kib = 0;
+    unsigned i;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return UINT64_MAX;
+    }
+    for (i = 0; i < ARRAY_SIZE(names); i++) {
+        char *at = strstr(text, names[i]);
+
+        kib += at ? g_ascii_strtoull(at + strlen(names[i]), NULL, 10) : 0;
+    }
+    return kib * KiB;
+}
+
 static bool list_has(const uint32List *list, uint32_t value)
 {
     for (; list; list = list->next) {
@@ -526,8 +550,8 @@ static bool check_device(BallastBalloon *b, Error **errp)
 }
 
 static bool check_arguments(BallastBalloon *b, uint32_t host_node,
-                            uint64_t bytes, bool exact, uint32_t timeout,
-                            Error **errp)
+                            uint64_t bytes, bool up, bool exact,
+                            uint32_t timeout, Error **errp)
 {
     if (!host_has_node(host_node)) {
         error_setg(errp, "host-node is %" PRIu32 ", which this host has not",
@@ -538,6 +562,10 @@ static bool check_arguments(BallastBalloon *b, uint32_t host_node,
     } else if (!timeout || timeout > TIMEOUT_MAX_S) {
         error_setg(errp, "timeout is %" PRIu32 "; allowed: 1 to %d seconds",
                    timeout, TIMEOUT_MAX_S);
+    } else if (up && exact && bytes > node_free_bytes(host_node)) {
+        error_setg(errp, "host node %" PRIu32 " has only %" PRIu64 " bytes "
+                   "left, and exact=true would bind %" PRIu64 " to it",
+                   host_node, node_free_bytes(host_node), bytes);
     } else if (exact && !ballast_nodes_on(b)) {
         error_setg(errp, "the guest's driver does not know guest nodes, so "
                    "that exact=true cannot be done (exact=false is plain "
@@ -604,21 +632,26 @@ BalloonNodeStart *qmp_balloon_node(uint32_t host_node, uint64_t bytes,
 {
     BallastBalloon *b = find_device();
     BalloonNodeStart *out;
+    bool up = has_direction && direction == BALLOON_NODE_DIRECTION_UP;
+    bool was_active;
     uint32List **tail;
     unsigned i;
 
     timeout = has_timeout ? timeout : TIMEOUT_S;
     exact = has_exact && exact;
     if (!check_device(b, errp) ||
-        !check_arguments(b, host_node, bytes, exact, timeout, errp)) {
+        !check_arguments(b, host_node, bytes, up, exact, timeout, errp)) {
         return NULL;
     }
     ballast_nodes_follow(b);
+    was_active = b->nodes.request.active;
     ballast_request_end(b, BALLOON_NODE_STATUS_REPLACED);
-    request_make(b, host_node, bytes,
-                 has_direction && direction == BALLOON_NODE_DIRECTION_UP,
-                 exact);
+    ballast_nodes_withdraw(b);
+    request_make(b, host_node, bytes, up, exact);
     if (!request_start(b, timeout, errp)) {
+        if (was_active) {
+            ballast_nodes_publish(b, b->parent_obj.actual);
+        }
         return NULL;
     }
     out = g_new0(BalloonNodeStart, 1);
@@ -690,6 +723,8 @@ BalloonNodeInfo *qmp_query_balloon_node(Error **errp)
     out->seq = b->nodes.seq;
     out->done_seq = b->nodes.done_seq;
     out->bad = b->bad_pages;
+    out->placed = ballast_placed_bytes(b);
+    out->unplaced = b->nodes.unplaced_bytes;
     tail = &out->vnodes;
     for (i = 0; i < b->nodes.nr; i++) {
         QAPI_LIST_APPEND(tail, tell_vnode(b, i));

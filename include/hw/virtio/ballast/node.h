@@ -123,6 +123,9 @@ typedef struct BallastNodeRequest {
  * @node: the last is for all guest nodes beyond the table
  * @request: see there
  * @requested: the targets are of a request that was left behind
+ * @spans: guest memory with a policy of ours, see node-place.c
+ * @sweep: looks which of them need none any more
+ * @unplaced_bytes: given to the guest without one, ever
  * @migrated: notifier of migrations from here
  */
 typedef struct BallastNodes {
@@ -135,6 +138,9 @@ typedef struct BallastNodes {
     BallastNode node[BALLAST_NODES_MAX + 1];
     BallastNodeRequest request;
     bool requested;
+    GArray *spans;
+    QEMUTimer *sweep;
+    uint64_t unplaced_bytes;
     NotifierWithReturn migrated;
 } BallastNodes;
 
