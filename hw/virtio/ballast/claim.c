@@ -60,6 +60,13 @@ typedef struct ClaimLine {
     uint64_t resident_bytes[BALLAST_MAX_NODES];
 } ClaimLine;
 
+/* A block, the line that pays for it, and how much of the line's base it is. */
+typedef struct ClaimBlock {
+    RAMBlock *rb;
+    uint32_t line;
+    uint64_t bytes;
+} ClaimBlock;
+
 static struct {
     struct ballast_ledger *ledger;
     uint32_t slot;
@@ -75,11 +82,13 @@ static struct {
     QEMUTimer *sample_timer;
     QEMUTimer *pursue_timer;
     /*
-     * The blocks that the claim was staked for, once the machine is made:
-     * what is plugged later is not part of it.  NULL until then.
+     * The blocks that the claim was staked for (ClaimBlock), once the machine
+     * is made, or from the start where backends stake by themselves: what is
+     * not among them is not part of the claim.  NULL until then.
      */
-    GPtrArray *blocks;
+    GArray *blocks;
     bool auto_lines;
+    bool by_backend;
     Notifier machine_done;
     RAMBlockNotifier block_notifier;
 } claim;
@@ -124,8 +133,7 @@ static bool line_add(uint32_t node, uint64_t page_bytes, uint64_t bytes,
     return true;
 }
 
-/* The one node that a backend's pages cannot leave, or "any". */
-static uint32_t bound_node(HostMemoryBackend *backend)
+uint32_t ballast_bound_node(const HostMemoryBackend *backend)
 {
     unsigned long node = find_first_bit(backend->host_nodes, MAX_NODES);
 
@@ -136,19 +144,32 @@ static uint32_t bound_node(HostMemoryBackend *backend)
     return node;
 }
 
-uint32_t ballast_claim_line(RAMBlock *rb)
+static ClaimBlock *block_find(const RAMBlock *rb)
+{
+    unsigned i;
+
+    for (i = 0; claim.blocks && i < claim.blocks->len; i++) {
+        ClaimBlock *block = &g_array_index(claim.blocks, ClaimBlock, i);
+
+        if (block->rb == rb) {
+            return block;
+        }
+    }
+    return NULL;
+}
+
+/* Which line would pay for it, by where its backend's pages can be? */
+static uint32_t line_of_backend(RAMBlock *rb)
 {
     Object *owner = rb->mr ? memory_region_owner(rb->mr) : NULL;
     uint64_t page_bytes = rb->page_size;
     uint32_t node, any = BALLAST_NO_LINE;
     unsigned i;
 
-    if (!claim.ledger || !owner ||
-        !object_dynamic_cast(owner, TYPE_MEMORY_BACKEND) ||
-        (claim.blocks && !g_ptr_array_find(claim.blocks, rb, NULL))) {
+    if (!owner || !object_dynamic_cast(owner, TYPE_MEMORY_BACKEND)) {
         return BALLAST_NO_LINE;
     }
-    node = bound_node(MEMORY_BACKEND(owner));
+    node = ballast_bound_node(MEMORY_BACKEND(owner));
     for (i = 0; i < claim.nr_lines; i++) {
         if (claim.lines[i].page_bytes != page_bytes) {
             continue;
@@ -161,6 +182,20 @@ uint32_t ballast_claim_line(RAMBlock *rb)
         }
     }
     return any;
+}
+
+uint32_t ballast_claim_line(RAMBlock *rb)
+{
+    ClaimBlock *block;
+
+    if (!claim.ledger) {
+        return BALLAST_NO_LINE;
+    }
+    if (!claim.blocks) {
+        return line_of_backend(rb);
+    }
+    block = block_find(rb);
+    return block ? block->line : BALLAST_NO_LINE;
 }
 
 static uint64_t desired_bytes(const ClaimLine *line)
@@ -591,23 +626,36 @@ void ballast_claim_freeable(uint64_t bytes)
 
 /* Blocks -------------------------------------------------------------- */
 
-static void machine_made(Notifier *n, void *unused)
+static void find_blocks(void)
 {
-    GPtrArray *blocks = g_ptr_array_new();
+    GArray *blocks = g_array_new(false, false, sizeof(ClaimBlock));
     RAMBlock *rb;
 
     RCU_READ_LOCK_GUARD();
     QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
-        if (ballast_claim_line(rb) != BALLAST_NO_LINE) {
-            g_ptr_array_add(blocks, rb);
+        ClaimBlock block = {
+            .rb = rb,
+            .line = line_of_backend(rb),
+            .bytes = claim.auto_lines ? rb->used_length : 0,
+        };
+
+        if (block.line != BALLAST_NO_LINE) {
+            g_array_append_val(blocks, block);
         }
     }
     claim.blocks = blocks;
+}
+
+static void machine_made(Notifier *n, void *unused)
+{
+    if (!claim.by_backend) {
+        find_blocks();
+    }
     /* QEMU has installed its own handler of SIGBUS since the ledger's open. */
     ballast_guard_rearm();
 }
 
-/* Unplugged: it needs no promise any more.  The next sample asks for less. */
+/* Unplugged: it needs no promise any more.  A sample before long asks for less. */
 static void block_removed(RAMBlockNotifier *n, void *host, size_t size,
                           size_t max_size)
 {
@@ -615,13 +663,13 @@ static void block_removed(RAMBlockNotifier *n, void *host, size_t size,
     unsigned i;
 
     for (i = 0; claim.blocks && i < claim.blocks->len; i++) {
-        RAMBlock *rb = g_ptr_array_index(claim.blocks, i);
+        ClaimBlock *block = &g_array_index(claim.blocks, ClaimBlock, i);
 
-        if (rb->host == host) {
-            line = &claim.lines[ballast_claim_line(rb)];
-            line->base_bytes -= claim.auto_lines ?
-                                MIN(size, line->base_bytes) : 0;
-            g_ptr_array_remove_index_fast(claim.blocks, i);
+        if (block->rb->host == host) {
+            line = &claim.lines[block->line];
+            line->base_bytes -= MIN(block->bytes, line->base_bytes);
+            g_array_remove_index_fast(claim.blocks, i);
+            sample_soon();
             return;
         }
     }
@@ -661,7 +709,8 @@ static int add_backend_line(Object *obj, void *opaque)
         return 0;
     }
     backend = MEMORY_BACKEND(obj);
-    return !line_add(bound_node(backend), host_memory_backend_pagesize(backend),
+    return !line_add(ballast_bound_node(backend),
+                     host_memory_backend_pagesize(backend),
                      backend->size, errp);
 }
 
@@ -827,7 +876,7 @@ static bool claim_stake(Error **errp)
     return true;
 }
 
-bool ballast_claim_start(const BallastClaimOptions *o, Error **errp)
+static bool claim_open(const BallastClaimOptions *o, Error **errp)
 {
     uint64_t serial;
 
@@ -837,19 +886,159 @@ bool ballast_claim_start(const BallastClaimOptions *o, Error **errp)
     if (!claim_join(o, errp)) {
         return false;
     }
-    if (!claim.ledger) {
-        return true;
+    if (claim.ledger) {
+        ballast_slot(claim.ledger, &claim.slot, &serial);
     }
-    ballast_slot(claim.ledger, &claim.slot, &serial);
-    if (!add_lines(o, errp) || !claim_stake(errp)) {
-        ballast_ledger_close(claim.ledger);
-        claim.ledger = NULL;
-        return false;
-    }
+    return true;
+}
+
+static void claim_run(void)
+{
     ballast_set_patience(claim.ledger, DAEMON_PATIENCE_MS);
     start_timers();
     follow_blocks();
+}
+
+static void claim_close(void)
+{
+    ballast_ledger_close(claim.ledger);
+    claim.ledger = NULL;
+}
+
+bool ballast_claim_start(const BallastClaimOptions *o, Error **errp)
+{
+    if (!claim_open(o, errp)) {
+        return false;
+    }
+    if (!claim.ledger) {
+        return true;
+    }
+    if (!add_lines(o, errp) || !claim_stake(errp)) {
+        claim_close();
+        return false;
+    }
+    claim_run();
     return true;
+}
+
+/* Parts: what backends stake by themselves ---------------------------- */
+
+bool ballast_claim_start_empty(const BallastClaimOptions *o, Error **errp)
+{
+    if (!claim_open(o, errp)) {
+        return false;
+    }
+    if (claim.ledger) {
+        claim.auto_lines = claim.by_backend = true;
+        claim.blocks = g_array_new(false, false, sizeof(ClaimBlock));
+        claim_run();
+    }
+    return true;
+}
+
+bool ballast_claim_by_backend(void)
+{
+    return claim.by_backend;
+}
+
+static void parts_undo(const BallastPart *parts, unsigned nr)
+{
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        line_get(parts[i].node, parts[i].page_bytes)->base_bytes -=
+            parts[i].bytes;
+    }
+}
+
+static bool parts_add(const BallastPart *parts, unsigned nr, Error **errp)
+{
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        if (!line_add(parts[i].node, parts[i].page_bytes, parts[i].bytes,
+                      errp)) {
+            parts_undo(parts, i);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool ballast_claim_grow(const BallastPart *parts, unsigned nr, Error **errp)
+{
+    struct ballast_refusal why;
+    g_autofree char *words = NULL;
+
+    if (!parts_add(parts, nr, errp)) {
+        return false;
+    }
+    if (claim_ask(ASK_NOW, &why) == 0 ||
+        why.reason == BALLAST_BELOW_RESIDENT) {
+        return true;
+    }
+    parts_undo(parts, nr);
+    count_refusal(&why);
+    words = refusal_words(&why);
+    error_setg(errp, "%s", words);
+    return false;
+}
+
+void ballast_claim_shrink(const BallastPart *part)
+{
+    ClaimLine *line = line_get(part->node, part->page_bytes);
+
+    line->base_bytes -= MIN(part->bytes, line->base_bytes);
+    sample_soon();
+}
+
+void ballast_claim_attach(RAMBlock *rb, const BallastPart *part)
+{
+    ClaimBlock block = {
+        .rb = rb,
+        .line = line_get(part->node, part->page_bytes) - claim.lines,
+        .bytes = part->bytes,
+    };
+
+    g_array_append_val(claim.blocks, block);
+    sample_soon();
+}
+
+static BallastPart block_part(const ClaimBlock *block, uint64_t bytes)
+{
+    return (BallastPart) {
+        .node = claim.lines[block->line].node,
+        .page_bytes = claim.lines[block->line].page_bytes,
+        .bytes = bytes,
+    };
+}
+
+bool ballast_claim_raise_block(const RAMBlock *rb, uint64_t bytes,
+                               Error **errp)
+{
+    ClaimBlock *block = block_find(rb);
+    BallastPart part;
+
+    if (!block || bytes <= block->bytes) {
+        return true;
+    }
+    part = block_part(block, bytes - block->bytes);
+    if (!ballast_claim_grow(&part, 1, errp)) {
+        return false;
+    }
+    block->bytes = bytes;
+    return true;
+}
+
+void ballast_claim_follow_block(const RAMBlock *rb, uint64_t bytes)
+{
+    ClaimBlock *block = block_find(rb);
+
+    if (block && block->bytes != bytes) {
+        claim.lines[block->line].base_bytes += bytes - block->bytes;
+        block->bytes = bytes;
+        pursue_soon();
+    }
 }
 
 /* QMP ----------------------------------------------------------------- */
