@@ -185,6 +185,7 @@ static void print_verdicts(struct json_object *hints)
 static void print_part(const char *name, struct json_object *part)
 {
     static const char *const order[] = {
+        "waited-ns", "unpaid-ns", "slices", "unpaid-slices", "pages",
         "skipped", "skipped-bytes", "zero", "unknown-bytes", "scans",
         "pieces", "scan-time-ns", "scan-max-ns", "arm-time-ns", NULL
     };

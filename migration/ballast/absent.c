@@ -111,11 +111,7 @@ void ballast_absent_snapshot(BallastAbsent *out)
     *out = absent.s;
 }
 
-/*
- * What QEMU has sent, counted before it lets go of the dirty bitmap's lock.
- * With multifd, which counts later, and RDMA this does not tell.
- */
-static uint64_t pages_sent(void)
+uint64_t ballast_pages_sent(void)
 {
     return stat64_get(&mig_stats.normal_pages) +
            stat64_get(&mig_stats.zero_pages) + xbzrle_counters.pages;
@@ -258,7 +254,7 @@ void ballast_absent_begin(uint64_t number)
     if (number == FIRST) {
         start();
     }
-    absent.sent_at_begin = pages_sent();
+    absent.sent_at_begin = ballast_pages_sent();
 }
 
 /* Hints: left out, if they were not sent before; hints lock ------------ */
@@ -273,7 +269,7 @@ void ballast_absent_hints_begin(void *addr, uint64_t number)
     g_array_set_size(absent.noted, 0);
     if (absent.used && number == FIRST && sending_shows()) {
         qemu_guest_free_page_hint(addr, TARGET_PAGE_SIZE);
-        absent.sent_at_note = pages_sent();
+        absent.sent_at_note = ballast_pages_sent();
     }
 }
 
@@ -333,7 +329,7 @@ void ballast_absent_hints_end(void)
 {
     guint i;
 
-    if (!absent.noted->len || pages_sent() != absent.sent_at_note) {
+    if (!absent.noted->len || ballast_pages_sent() != absent.sent_at_note) {
         return;
     }
     for (i = 0; i < absent.noted->len; i++) {
@@ -743,7 +739,7 @@ static bool take_turn(Look *look)
     mine = absent.used && look->gen.open && look->gen.number != absent.looked;
     if (mine) {
         if (look->gen.number != absent.looked + 1 ||
-            (sending_shows() && pages_sent() != absent.sent_at_begin)) {
+            (sending_shows() && ballast_pages_sent() != absent.sent_at_begin)) {
             forget();
         }
         absent.looked = look->gen.number;
@@ -788,10 +784,12 @@ static void about_to_send(void *opaque, uint64_t *must_precopy,
         finish(&first, whole);
         absent.ahead.on = whole;
     }
+    ballast_wait_for_hints();
     if (may_look_ahead(&further)) {
         look_ahead(&further);
         free(further.runs.run);
     }
+    ballast_wait_turn();
 }
 
 void ballast_absent_install(void)

@@ -33,6 +33,8 @@ static struct {
     uint64_t questions;
     /* The open generation's, or 0; read without @lock, too. */
     uint64_t question;
+    /* The latest that the guest has answered to the end; any thread. */
+    uint64_t finished;
     /* Changes of the RAM blocks so far; any thread. */
     unsigned layout;
     QemuMutex count_lock;
@@ -145,6 +147,18 @@ uint64_t ballast_hints_question(void)
     return qatomic_load_acquire(&hints.question);
 }
 
+void ballast_hints_finish(uint64_t question)
+{
+    qatomic_store_release(&hints.finished, question);
+}
+
+bool ballast_hints_finished(void)
+{
+    uint64_t question = ballast_hints_question();
+
+    return question && qatomic_load_acquire(&hints.finished) == question;
+}
+
 void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 {
     enum ballast_verdict by_time;
@@ -228,6 +242,9 @@ static void generation_begin(void)
     trace_ballast_generation(number, armed, chunks, ns);
 
     QEMU_LOCK_GUARD(&hints.lock);
+    if (number == 1) {
+        ballast_wait_begin();
+    }
     ballast_absent_begin(number);
     QEMU_LOCK_GUARD(&hints.count_lock);
     ballast_gen_begin(&hints.s.gen, number, layout, armed);
@@ -311,5 +328,6 @@ void ballast_hints_install(void)
     hints.notifier.notify = precopy_event;
     precopy_add_notifier(&hints.notifier);
     ballast_absent_install();
+    ballast_wait_install();
     ram_block_notifier_add(&block_notifier);
 }

@@ -53,6 +53,51 @@ struct ballast_generation ballast_generation_hold(void);
 /** ballast_generation_release() - see ballast_generation_hold() */
 void ballast_generation_release(void);
 
+/**
+ * ballast_pages_sent() - what QEMU has sent in this migration
+ *
+ * Counted before it lets go of the dirty bitmap's lock.  With multifd, which
+ * counts later, and RDMA this tells less.
+ *
+ * Context: any thread.
+ */
+uint64_t ballast_pages_sent(void);
+
+/** ballast_wait_install() - once, before any migration; big lock */
+void ballast_wait_install(void);
+
+/**
+ * ballast_wait_begin() - a migration begins
+ *
+ * Context: before its migration thread sends.
+ */
+void ballast_wait_begin(void);
+
+/**
+ * ballast_wait_for_hints() - wait while hints come faster than QEMU sends
+ *
+ * Bounded, see patience.h; returns at once where nothing is asked for.
+ *
+ * Context: migration thread, before a step, no lock.
+ */
+void ballast_wait_for_hints(void);
+
+/**
+ * ballast_wait_turn() - QEMU's turn begins
+ *
+ * Context: migration thread, at the end of whatever comes before a step.
+ */
+void ballast_wait_turn(void);
+
+/**
+ * ballast_hints_finished() - has the guest hinted all that it will?
+ *
+ * Context: any thread.
+ *
+ * Return: true if it has said so for the question that is open now.
+ */
+bool ballast_hints_finished(void);
+
 /** ballast_absent_install() - once, before any migration; big lock */
 void ballast_absent_install(void);
 

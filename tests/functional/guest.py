@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'lib'))
 
 # pylint: disable=wrong-import-position
 from ballast import paths                                                   # noqa: E402
-from ballast.vm import VM, Number, start_migration, wait_migration, wait_until  # noqa: E402
+from ballast.vm import VM, Number, Serial, start_migration, wait_migration, wait_until  # noqa: E402
 from ballast.vm import VMLaunchFailure          # type: ignore[attr-defined] # noqa: E402
 
 MIB = 1 << 20
@@ -87,65 +87,28 @@ def balloon_args(device: str, options: Mapping[str, object]) -> List[str]:
     return ['-device', ','.join([device] + [f'{key}={value}' for key, value in merged.items()])]
 
 
-# pylint: disable=too-many-instance-attributes
-class LinuxGuest:
-    """A VM with a Linux in it, driven through its first serial port."""
+class Shell:
+    """A Linux that takes commands at a serial port; what a test makes it do, whoever started it."""
 
-    # pylint: disable=too-many-arguments
-    def __init__(self, name: str, memory: int = 512 * MIB, *,
-                 plugin: Optional[Mapping[str, object]] = None, device: str = DEVICE,
-                 balloon: Optional[Mapping[str, object]] = None, extra: Sequence[str] = (),
-                 wrapper: Sequence[str] = (), env: Optional[Mapping[str, object]] = None,
-                 binary: Optional[str] = None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.memory = memory
         self.kept: Dict[str, str] = {}
-        args = [*machine_args(memory), *balloon_args(device, balloon or {}), *extra]
-        self.vm = VM(args, name=name, plugin=plugin, qtest=False, serial=1, wrapper=wrapper,
-                     env=env, binary=binary)
 
-    def __enter__(self) -> 'LinuxGuest':
-        return self
-
-    def __exit__(self, kind: Optional[Type[BaseException]], value: Optional[BaseException],
-                 trace: Optional[TracebackType]) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the VM, whatever state it is in."""
-        self.vm.shutdown(hard=True)
-
-    def start(self) -> 'LinuxGuest':
-        """Launch and boot."""
-        self.vm.launch()
-        self.wait_boot()
-        return self
-
-    def launch_refused(self) -> Refusal:
-        """Launch, and expect QEMU to end at once with an error."""
-        begun = time.monotonic()
-        try:
-            self.vm.launch()
-        except VMLaunchFailure:
-            pass
-        else:
-            raise GuestTrouble(f'{self.name} was not refused')
-        milliseconds = (time.monotonic() - begun) * 1000
-        refusal = Refusal(self.vm.exitcode(), self.vm.log().strip(), milliseconds)
-        if not refusal.status or refusal.status < 0:
-            raise GuestTrouble(f'{self.name} was refused with status {refusal.status}')
-        return refusal
+    @property
+    def port(self) -> Serial:
+        """Where its shell is."""
+        raise NotImplementedError
 
     def wait_boot(self) -> None:
         """Wait until the guest takes commands."""
-        self.vm.serial[0].wait_for(r'^@@ready@@', BOOT_TIMEOUT)
+        self.port.wait_for(r'^@@ready@@', BOOT_TIMEOUT)
 
     # -- commands in the guest --------------------------------------------
 
     def _begin(self, command: str, timeout: float) -> Callable[[], Result]:
         """Type a shell command; what is returned waits for its end."""
         assert '\n' not in command and len(command) < 4000
-        port = self.vm.serial[0]
+        port = self.port
         token = f't{next(_tokens)}'
         start = port.mark()
         port.write(f'{token} {command}\n')
@@ -184,7 +147,7 @@ class LinuxGuest:
         """The guest answers, and neither its console nor its log tells of a fault."""
         self.run('echo alive')
         pattern = '|'.join(TROUBLE)
-        log = self.try_run(f'dmesg | grep -nE "{pattern}"').text + self.vm.serial[0].text
+        log = self.try_run(f'dmesg | grep -nE "{pattern}"').text + self.port.text
         found = [line for line in log.splitlines() if re.search(pattern, line)]
         if found:
             raise GuestTrouble(f'{self.name}: {found[0].strip()}')
@@ -234,6 +197,59 @@ class LinuxGuest:
         if errors:
             raise GuestTrouble(f'{self.name}: wrong data in {errors} of {rounds} rounds')
         return rounds
+
+
+# pylint: disable=too-many-instance-attributes
+class LinuxGuest(Shell):
+    """A VM with a Linux in it, driven through its first serial port."""
+
+    # pylint: disable=too-many-arguments
+    def __init__(self, name: str, memory: int = 512 * MIB, *,
+                 plugin: Optional[Mapping[str, object]] = None, device: str = DEVICE,
+                 balloon: Optional[Mapping[str, object]] = None, extra: Sequence[str] = (),
+                 wrapper: Sequence[str] = (), env: Optional[Mapping[str, object]] = None,
+                 binary: Optional[str] = None) -> None:
+        super().__init__(name)
+        self.memory = memory
+        args = [*machine_args(memory), *balloon_args(device, balloon or {}), *extra]
+        self.vm = VM(args, name=name, plugin=plugin, qtest=False, serial=1, wrapper=wrapper,
+                     env=env, binary=binary)
+
+    @property
+    def port(self) -> Serial:
+        return self.vm.serial[0]
+
+    def __enter__(self) -> 'LinuxGuest':
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], value: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the VM, whatever state it is in."""
+        self.vm.shutdown(hard=True)
+
+    def start(self) -> 'LinuxGuest':
+        """Launch and boot."""
+        self.vm.launch()
+        self.wait_boot()
+        return self
+
+    def launch_refused(self) -> Refusal:
+        """Launch, and expect QEMU to end at once with an error."""
+        begun = time.monotonic()
+        try:
+            self.vm.launch()
+        except VMLaunchFailure:
+            pass
+        else:
+            raise GuestTrouble(f'{self.name} was not refused')
+        milliseconds = (time.monotonic() - begun) * 1000
+        refusal = Refusal(self.vm.exitcode(), self.vm.log().strip(), milliseconds)
+        if not refusal.status or refusal.status < 0:
+            raise GuestTrouble(f'{self.name} was refused with status {refusal.status}')
+        return refusal
 
     # -- balloon ----------------------------------------------------------
 

@@ -111,7 +111,7 @@ static void take_id(BallastBalloon *b, uint32_t id)
 {
     uint64_t question = ballast_hints_question();
     VirtIOBalloon *s = &b->parent_obj;
-    bool accepted = false, was_started;
+    bool accepted = false, was_started, finished = false;
 
     WITH_QEMU_LOCK_GUARD(&s->free_page_lock) {
         was_started = s->free_page_hint_status == FREE_PAGE_HINT_S_START;
@@ -123,7 +123,11 @@ static void take_id(BallastBalloon *b, uint32_t id)
         } else if (was_started && id != s->free_page_hint_cmd_id) {
             /* Finished, or confused: either way it answers no more. */
             s->free_page_hint_status = FREE_PAGE_HINT_S_STOP;
+            finished = true;
         }
+    }
+    if (finished) {
+        ballast_hints_finish(b->hintq.question);
     }
     if (!accepted && id != VIRTIO_BALLOON_CMD_ID_STOP) {
         ballast_hints_bad_id();

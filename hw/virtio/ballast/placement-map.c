@@ -239,29 +239,69 @@ static void place_clear(gpointer data)
     g_free(place->device);
 }
 
+uint32_t ballast_vnode_count(void)
+{
+    NumaState *numa = current_machine->numa_state;
+
+    return numa && numa->num_nodes ? numa->num_nodes : 1;
+}
+
+static void cutter_begin(Cutter *c, GArray *stretches)
+{
+    c->map = g_new0(BallastMap, 1);
+    c->map->places = g_array_new(false, true, sizeof(BallastPlace));
+    g_array_set_clear_func(c->map->places, place_clear);
+    c->map->parts = g_array_new(false, true, sizeof(BallastPart));
+    c->map->nr_vnodes = ballast_vnode_count();
+    c->stretches = stretches;
+    c->devices = qmp_memory_device_list();
+}
+
+static BallastMap *cutter_end(Cutter *c)
+{
+    g_array_unref(c->stretches);
+    qapi_free_MemoryDeviceInfoList(c->devices);
+    return c->map;
+}
+
 BallastMap *ballast_map_new(void)
 {
-    BallastMap *map = g_new0(BallastMap, 1);
-    NumaState *numa = current_machine->numa_state;
-    Cutter c = {
-        .map = map,
-        .stretches = all_stretches(),
-        .devices = qmp_memory_device_list(),
-    };
     RAMBlock *rb;
+    Cutter c;
 
-    map->places = g_array_new(false, true, sizeof(BallastPlace));
-    g_array_set_clear_func(map->places, place_clear);
-    map->parts = g_array_new(false, true, sizeof(BallastPart));
-    map->nr_vnodes = numa && numa->num_nodes ? numa->num_nodes : 1;
+    cutter_begin(&c, all_stretches());
     QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
         if (rb->host && rb->used_length && backend_of(rb)) {
             add_block(&c, rb, backend_of(rb));
         }
     }
-    g_array_unref(c.stretches);
-    qapi_free_MemoryDeviceInfoList(c.devices);
-    return map;
+    return cutter_end(&c);
+}
+
+/* Guest nodes only: where it is mapped does not matter. */
+uint32_t ballast_vnode_at(RAMBlock *rb, uint64_t offset, uint64_t *end)
+{
+    uint32_t vnode = 0;
+    BallastMap *map;
+    unsigned i;
+    Cutter c;
+
+    cutter_begin(&c, g_array_new(false, false, sizeof(Stretch)));
+    if (backend_of(rb)) {
+        add_block(&c, rb, backend_of(rb));
+    }
+    map = cutter_end(&c);
+    *end = UINT64_MAX;
+    for (i = 0; i < map->parts->len; i++) {
+        BallastPart *p = ballast_map_part(map, i);
+
+        if (offset - p->offset < p->bytes) {
+            *end = p->offset + p->bytes;
+            vnode = p->vnode == BALLAST_NO_VNODE ? 0 : p->vnode;
+        }
+    }
+    ballast_map_free(map);
+    return vnode;
 }
 
 void ballast_map_free(BallastMap *map)

@@ -36,6 +36,28 @@ void ballast_sample(uint8_t *host, uint64_t bytes, size_t page_bytes,
     look(&place, 0, bytes, samples, out);
 }
 
+static int where_of(int status)
+{
+    if (status >= 0 && status < MAX_NODES) {
+        return status;
+    }
+    return status == -ENOENT || status == -EFAULT ? BALLAST_WHERE_ABSENT :
+           BALLAST_WHERE_UNKNOWN;
+}
+
+void ballast_where(void **pages, unsigned nr, int *nodes)
+{
+    struct ballast_eyes eyes;
+    unsigned i;
+    int err;
+
+    ballast_eyes_init(&eyes, 0);
+    err = eyes.nodes(&eyes, pages, nr, nodes);
+    for (i = 0; i < nr; i++) {
+        nodes[i] = err ? BALLAST_WHERE_UNKNOWN : where_of(nodes[i]);
+    }
+}
+
 bool ballast_refused(int err)
 {
     return err == -EPERM || err == -EACCES || err == -ENOSYS;

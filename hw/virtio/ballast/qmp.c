@@ -67,6 +67,20 @@ static AbsentPagesInfo *absent_info(void)
     return out;
 }
 
+static FreePageHintWait *wait_info(void)
+{
+    FreePageHintWait *out = g_new0(FreePageHintWait, 1);
+    struct ballast_patience p;
+
+    ballast_wait_snapshot(&p);
+    out->waited_ns = p.waited_ns;
+    out->unpaid_ns = p.unpaid_ns;
+    out->slices = p.slices;
+    out->unpaid_slices = p.unpaid_slices;
+    out->pages = p.gained_pages;
+    return out;
+}
+
 /* Any balloon has an id and a state; ours has a queue of its own besides. */
 static void device_info(FreePageHintInfo *info)
 {
@@ -103,6 +117,7 @@ FreePageHintInfo *qmp_query_free_page_hints(Error **errp)
     info->arm_max_ns = s.arming.max_ns;
     info->migration = verdicts(&s.migration);
     info->total = verdicts(&s.total);
+    info->wait = wait_info();
     info->absent = absent_info();
     return info;
 }

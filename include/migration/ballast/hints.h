@@ -11,6 +11,7 @@
 
 #include <stddef.h>
 #include "migration/ballast/generation.h"
+#include "migration/ballast/patience.h"
 
 /**
  * struct BallastVerdicts - counted hints
@@ -96,6 +97,14 @@ void ballast_hints_install(void);
 uint64_t ballast_hints_question(void);
 
 /**
+ * ballast_hints_finish() - the guest has hinted all that it will
+ * @question: in answer to this; its hints count as before
+ *
+ * Context: any thread, no lock.
+ */
+void ballast_hints_finish(uint64_t question);
+
+/**
  * ballast_hints_apply() - judge hints and drop the pages of the good ones
  * @hints: hints in the order of the queue; owned by the caller, sorted by
  *         address on return
@@ -133,5 +142,13 @@ void ballast_hints_bad_id(void);
  * Context: any thread.
  */
 void ballast_hints_snapshot(BallastHintsSnapshot *out);
+
+/**
+ * ballast_wait_snapshot() - how the latest migration waited for hints
+ * @out: filled in
+ *
+ * Context: any thread.
+ */
+void ballast_wait_snapshot(struct ballast_patience *out);
 
 #endif

@@ -24,6 +24,9 @@ HINT = 1 << 3
 PAGE_POISON = 1 << 4
 REPORTING = 1 << 5
 VERSION_1 = 1 << 32
+NODES = 1 << 50
+
+NO_TARGET = 0xffffffff
 
 CMD_ID_STOP, CMD_ID_DONE = 0, 1
 
@@ -478,6 +481,33 @@ class Balloon(Driver):
             value = self.cmd_id
             return 0 if value in (CMD_ID_STOP, CMD_ID_DONE, previous) else value
         return int(wait_until(request, 'a free page hint request'))
+
+    # -- node ballooning (docs/spec/balloon-nodes.md)
+
+    def nodes(self) -> Dict[str, int]:
+        """The fields before the table."""
+        names = ('format', 'num_nodes', 'seq', 'exact_mask', 'block_pages', 'done_seq', 'done_status')
+        return {name: self._config(16 + 4 * at) for at, name in enumerate(names)}
+
+    def node_target(self, node: int) -> int:
+        """Pages of a guest node that the host wants in the balloon, or NO_TARGET."""
+        return self._config(44 + 12 * node + 4)
+
+    def set_node_actual(self, node: int, pages: int) -> None:
+        """Tell the host how many there are."""
+        self.transport.qtest.writel(self.transport.config + 44 + 12 * node + 8, pages)
+
+    def set_done(self, seq: int, status: int = 0) -> None:
+        """All was done that can be done for a set of targets: 0 reached, 1 short."""
+        self.transport.qtest.writel(self.transport.config + 40, status)
+        self.transport.qtest.writel(self.transport.config + 36, seq)
+
+    def send_blocks(self, name: str, blocks: Sequence[Tuple[int, int]], wait: bool = True) -> None:
+        """Blocks (first page, order) in one buffer to the inflate or deflate queue; any numbers will do."""
+        entries = [(pfn << 12 | order) & 0xffffffffffffffff for pfn, order in blocks]
+        self.queues[name].add([self.buffer(struct.pack(f'<{len(entries)}Q', *entries))])
+        if wait:
+            self.queues[name].wait_idle()
 
     # -- buffers
 

@@ -94,10 +94,16 @@ class Qtest(QEMUQtestProtocol):
 
 
 class Serial:
-    """One serial port: everything the guest prints is kept, from its first byte on."""
+    """One serial port: everything the guest prints is kept, from its first byte on.
 
-    def __init__(self) -> None:
-        self._ours, self.theirs = socket.socketpair()
+    Its other end is `theirs`, for a QEMU that inherits it, or that of the connection given.
+    """
+
+    def __init__(self, connection: Optional[socket.socket] = None) -> None:
+        if connection:
+            self._ours, self.theirs = connection, socket.socket()
+        else:
+            self._ours, self.theirs = socket.socketpair()
         self._data = bytearray()
         self._changed = threading.Condition()
         self._closed = False

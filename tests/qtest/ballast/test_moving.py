@@ -25,6 +25,7 @@ tap.add_option('--seed', type=int, default=1, help='of the random actions (defau
 FULL = bool(os.environ.get('BALLAST_FULL'))
 ACTING = ('inflate', 'deflate', 'reporting')
 SENT = 64 * MIB         # 2 MiB that are sent before anything happens to them
+SLICES, UNPAID_SLICES = 250, 10     # of 4 ms, that a migration waits at most (patience.h)
 PAGES = list(range(SENT // PAGE, SENT // PAGE + 512))
 
 
@@ -248,7 +249,45 @@ def never_answers() -> None:
         move.let(working=False)
         tap.equal(move.src.qmp('query-free-page-hints')['state'], 'done', 'state')
         tap.equal(host.verdicts(move.src)['applied'], 0, 'hints applied')
+        wait = move.src.qmp('query-free-page-hints')['wait']
+        assert 1 <= wait['slices'] == wait['unpaid-slices'] <= UNPAID_SLICES and not wait['pages'], wait
         move.compare()
+
+
+def _dribble(move: Move) -> Dict[str, int]:
+    """Hint page after page, whatever round it is, until nobody has waited for the last hundred."""
+    wait, quiet = {'slices': -1}, 0
+    move.worker.balloon.wait_cmd_id(move.worker.answered)
+    move.worker.answer()
+    for page in move.worker.arena:
+        move.worker.hinted.add(page)
+        move.worker.balloon.hint(page * PAGE)
+        now = dict(move.src.qmp('query-free-page-hints')['wait'])
+        wait, quiet = now, quiet + 1 if now == wait else 0
+        if now['slices'] and quiet > 100:
+            break
+    return wait
+
+
+def _dribbling(device: str) -> None:
+    """At a few bytes a second each hint is worth waiting for, but not for ever."""
+    with moving(device=device) as move:
+        for _ in range(5):
+            move.begin(bandwidth=1000)
+            wait = _dribble(move)
+            tap.note(str(wait))
+            assert wait['slices'] <= SLICES and wait['unpaid-slices'] <= UNPAID_SLICES, wait
+            if wait['pages']:
+                break
+            move.cancel()                       # this machine was too busy to answer in time
+        assert wait['pages'] and wait['slices'] > wait['unpaid-slices'], 'nobody waited for a hint'
+        move.let(working=False)
+        move.check()
+
+
+tap.add('a driver that dribbles hints is not waited for without end', _dribbling, 'virtio-balloon-ledger-pci')
+if FULL:
+    tap.add('the same with the stock device', _dribbling, 'virtio-balloon-pci')
 
 
 @tap.case('the driver leaves while hinting, another one comes')

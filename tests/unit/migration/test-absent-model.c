@@ -8,9 +8,12 @@
  * generation and dropped some steps later, and so are, at any time in it,
  * dirty pages that are present and zero; a page may be discarded at any
  * time; what was left out and is dirty and zero in a later generation is
- * left out again.  Controls: a look before arming, no mark for what was
- * discarded, a left-out mark that outlives sending, and dropping zeros that
- * were seen in a generation that has ended.
+ * left out again.  The migration may wait for hints: nothing is sent for some
+ * steps, in which all else happens, harvests (auto-converge's) included.
+ * Controls: a look before arming, no mark for what was discarded, a left-out
+ * mark that outlives sending, dropping zeros that were seen in a generation
+ * that has ended, and a wait after which hints are dropped as they were
+ * judged when they came.
  */
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +21,9 @@
 #include "model.h"
 
 /* What is left out, and what is done wrong about it. */
-enum absent { NONE, ABSENT, EARLY_LOOK, NO_MARK, STALE_LEFT_OUT, LATE_ZERO };
+enum absent {
+    NONE, ABSENT, EARLY_LOOK, NO_MARK, STALE_LEFT_OUT, LATE_ZERO, JUDGED_EARLY
+};
 
 struct model {
     bool ballast;
@@ -37,6 +42,8 @@ struct model {
     struct hint queue[QUEUE];
     int queued;
     unsigned id, answered;
+    int waiting;                /* so many steps nothing is sent */
+    bool judged[PAGES];         /* hinted in a wait, not dropped yet */
     struct ballast_generation gen;
 };
 
@@ -154,8 +161,29 @@ static void sync_and_publish(struct model *m)
 
 static void send_page(struct model *m, int page)
 {
-    if (log_send(&m->log, page)) {
+    if (!m->waiting && log_send(&m->log, page)) {
         m->dst[page] = m->src[page];
+    }
+}
+
+/* Round 1, until hints come no more, or not fast enough. */
+static void begin_wait(struct model *m)
+{
+    if (m->gen.open && m->gen.number == 1) {
+        m->waiting = 1 + pick(STEPS / 4);
+    }
+}
+
+static void end_wait(struct model *m)
+{
+    int p;
+
+    m->waiting = 0;
+    for (p = 0; p < PAGES; p++) {
+        if (m->judged[p]) {
+            drop_page(m, p);
+        }
+        m->judged[p] = false;
     }
 }
 
@@ -173,7 +201,11 @@ static void handle_hint(struct model *m)
     }
     if (ballast_gen_verdict(&m->gen, m->answered == m->id && h.id == m->id, 0) ==
         BALLAST_HINT_APPLIED) {
-        drop_page(m, h.page);
+        if (m->waiting && m->absent == JUDGED_EARLY) {
+            m->judged[h.page] = true;
+        } else {
+            drop_page(m, h.page);
+        }
     }
 }
 
@@ -198,10 +230,16 @@ static void step(struct model *m)
 {
     int page = pick(PAGES);
 
+    if (m->waiting && !--m->waiting) {
+        end_wait(m);
+    }
     if (m->absent && !pick(4)) {
-        switch (pick(3)) {
+        switch (pick(4)) {
         case 0:
             drop_seen(m);
+            break;
+        case 3:
+            begin_wait(m);
             break;
         case 1:
             look_ahead(m);
@@ -253,6 +291,7 @@ static int run(enum log_kind kind, bool ballast, enum absent absent,
     for (i = 0; i < STEPS; i++) {
         step(&m);
     }
+    end_wait(&m);
     ballast_gen_end(&m.gen);
     harvest(&m);
     for (i = 0; i < PAGES; i++) {
@@ -269,6 +308,7 @@ static int run_all(enum log_kind kind, bool ballast, enum absent absent)
     static const char *const names[] = {
         "", ", absent pages", ", looked before arming", ", no mark for discards",
         ", left-out mark outlives sending", ", zeros of an ended generation",
+        ", hints dropped after a wait as judged before",
     };
     int schedule, bad = 0;
 
@@ -297,6 +337,9 @@ int main(void)
                   "control: a left-out mark that outlives sending loses");
     bad += report(run_all(KVM, true, LATE_ZERO) > 0,
                   "control: zeros of a generation that has ended lose");
+    bad += report(run_all(KVM, true, JUDGED_EARLY) > 0 &&
+                  run_all(TCG, true, JUDGED_EARLY) > 0,
+                  "control: hints judged before the wait is over lose");
     report_end();
     return bad > 0;
 }

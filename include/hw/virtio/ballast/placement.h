@@ -33,6 +33,34 @@ typedef struct ballast_sample BallastSample;
 void ballast_sample(uint8_t *host, uint64_t bytes, size_t page_bytes,
                     uint64_t samples, BallastSample *out);
 
+#define BALLAST_WHERE_ABSENT (-1)
+#define BALLAST_WHERE_UNKNOWN (-2)
+
+/**
+ * ballast_where() - on which host nodes are some pages?
+ * @pages: their addresses
+ * @nr: how many; a few hundred delay other threads' mmap least
+ * @nodes: out: node, or BALLAST_WHERE_ABSENT, or BALLAST_WHERE_UNKNOWN
+ *
+ * Context: any thread; the pages stay mapped.
+ */
+void ballast_where(void **pages, unsigned nr, int *nodes);
+
+/**
+ * ballast_vnode_at() - guest node of a byte of a block
+ * @rb: block
+ * @offset: byte in it
+ * @end: out: byte behind the part of the block that belongs to this node
+ *
+ * Context: big lock.
+ *
+ * Return: the node; 0 for memory that belongs to none.
+ */
+uint32_t ballast_vnode_at(RAMBlock *rb, uint64_t offset, uint64_t *end);
+
+/** ballast_vnode_count() - guest nodes; a guest without NUMA has one */
+uint32_t ballast_vnode_count(void);
+
 /**
  * ballast_placement() - for query-memory-placement, mode sample
  * @samples: pages to look at in all

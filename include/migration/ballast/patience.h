@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * How long round 1 waits for hints: the rules, without QEMU.
+ *
+ * While the guest hints dirty pages faster than QEMU could send them, sending
+ * is work for nothing: what is sent now is hinted, and zeroed, a moment
+ * later.  So the migration thread waits, one slice after the other.  A slice
+ * is paid for if at least as many dirty pages went in it as could have been
+ * sent.  A dirty page of the first round goes once, so paid slices cannot
+ * make a migration longer than one that sends all of them; and all that is
+ * not paid for is bounded, as is the whole.
+ *
+ * No locking here: belongs to the migration thread.
+ */
+#ifndef BALLAST_PATIENCE_H
+#define BALLAST_PATIENCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BALLAST_MS 1000000ULL
+
+/** BALLAST_SLICE_NS - the length of a slice */
+#define BALLAST_SLICE_NS (4 * BALLAST_MS)
+/** BALLAST_WAIT_MOST_NS - the most that a migration waits in all */
+#define BALLAST_WAIT_MOST_NS (1000 * BALLAST_MS)
+/** BALLAST_WAIT_FIRST_NS - the most that it waits for a first hint */
+#define BALLAST_WAIT_FIRST_NS (20 * BALLAST_MS)
+/** BALLAST_WAIT_UNPAID_NS - the most that is not paid for, that included */
+#define BALLAST_WAIT_UNPAID_NS (40 * BALLAST_MS)
+/** BALLAST_PAGES_PER_S - how fast QEMU sends, as long as that is not known */
+#define BALLAST_PAGES_PER_S 262144
+
+/**
+ * struct ballast_patience - a migration's
+ * @waited_ns: in all
+ * @unpaid_ns: of that, in slices that brought too little
+ * @slices: as many
+ * @unpaid_slices: of these, such that brought too little
+ * @gained_pages: dirty pages that went meanwhile
+ * @sent_pages: what QEMU has sent when it had its turn
+ * @sending_ns: for how long it had
+ * @over: the guest has hinted all that it will
+ */
+struct ballast_patience {
+    uint64_t waited_ns;
+    uint64_t unpaid_ns;
+    uint64_t slices;
+    uint64_t unpaid_slices;
+    uint64_t gained_pages;
+    uint64_t sent_pages;
+    uint64_t sending_ns;
+    bool over;
+};
+
+/**
+ * ballast_patience_sent() - QEMU had its turn
+ * @p: a migration's
+ * @pages: sent in it
+ * @ns: how long it was
+ */
+void ballast_patience_sent(struct ballast_patience *p, uint64_t pages,
+                           uint64_t ns);
+
+/**
+ * ballast_patience_left() - may a slice begin?
+ * @p: a migration's
+ *
+ * Return: false if this migration waits no more.
+ */
+bool ballast_patience_left(const struct ballast_patience *p);
+
+/**
+ * ballast_patience_waited() - a slice is over
+ * @p: a migration's
+ * @ns: how long it was really
+ * @pages: dirty pages that went in it
+ * @most_per_s: pages that the bandwidth limit lets through; 0: no limit
+ * @finished: the guest says that it has hinted all that it will
+ *
+ * Return: true to wait on, if patience is left; false: QEMU has its turn.
+ */
+bool ballast_patience_waited(struct ballast_patience *p, uint64_t ns,
+                             uint64_t pages, uint64_t most_per_s,
+                             bool finished);
+
+#endif

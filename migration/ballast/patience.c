@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* How long round 1 waits for hints: the rules, without QEMU.  See the header. */
+#include "migration/ballast/patience.h"
+
+#define SECOND_NS (1000 * BALLAST_MS)
+
+/* Less says little of how fast QEMU sends. */
+#define MEASURED_NS (10 * BALLAST_MS)
+
+void ballast_patience_sent(struct ballast_patience *p, uint64_t pages,
+                           uint64_t ns)
+{
+    p->sent_pages += pages;
+    p->sending_ns += ns;
+}
+
+bool ballast_patience_left(const struct ballast_patience *p)
+{
+    return !p->over && p->waited_ns < BALLAST_WAIT_MOST_NS &&
+           p->unpaid_ns < BALLAST_WAIT_UNPAID_NS;
+}
+
+static double pages_per_ns(const struct ballast_patience *p,
+                           uint64_t most_per_s)
+{
+    double pace = p->sending_ns >= MEASURED_NS ?
+                  (double)p->sent_pages / p->sending_ns :
+                  (double)BALLAST_PAGES_PER_S / SECOND_NS;
+    double most = (double)most_per_s / SECOND_NS;
+
+    return most_per_s && pace > most ? most : pace;
+}
+
+bool ballast_patience_waited(struct ballast_patience *p, uint64_t ns,
+                             uint64_t pages, uint64_t most_per_s,
+                             bool finished)
+{
+    bool paid = pages && pages >= pages_per_ns(p, most_per_s) * ns;
+
+    p->waited_ns += ns;
+    p->slices++;
+    p->gained_pages += pages;
+    if (paid) {
+        return true;
+    }
+    p->unpaid_ns += ns;
+    p->unpaid_slices++;
+    p->over = finished;
+    return !p->gained_pages && p->unpaid_ns < BALLAST_WAIT_FIRST_NS;
+}
