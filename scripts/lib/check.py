@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, NamedTuple, Optional
 
 import results
+import series
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -613,11 +614,14 @@ class Checker:
         if not os.access(path, os.X_OK):
             section.add('FAIL', name, None, 'not executable')
             return
+        self.run_tap([path], name, section, self.env)
+
+    def run_tap(self, command, name, section, env):
         log = self.log(name)
         start = time.monotonic()
         tap = Tap(section, name)
         timeout = FULL_TIMEOUT if self.args.full else PROGRAM_TIMEOUT
-        code = run([path], log, timeout, self.env, tap.line)
+        code = run(command, log, timeout, env, tap.line)
         if code is None:
             trouble = f'time-out after {timeout} s'
         else:
@@ -635,7 +639,9 @@ class Checker:
             if not os.path.isdir(full):
                 continue
             for entry in sorted(os.listdir(full)):
-                if re.fullmatch(r'test_\w+\.py', entry):
+                # series.py runs that one
+                if (re.fullmatch(r'test_\w+\.py', entry) and
+                        entry != 'test_series.py'):
                     yield f'{kind}/{entry[5:-3]}', os.path.join(full, entry)
 
     def environment(self):
@@ -702,6 +708,11 @@ class Checker:
         inside = self.args.qemu_src.startswith(self.args.build + os.sep)
         return self.key(self.tree()) if inside else None
 
+    def series_key(self):
+        """It builds its own QEMU of what is here; that has to be there still."""
+        there = os.path.exists(os.path.join(self.args.build, 'qemu', 'qemu-system-x86_64'))
+        return self.key(self.files(), built=True) if there else None
+
     def unit_key(self):
         """Of all files: the command's tests read its manual and schemas."""
         return self.key(self.files(), built=True)
@@ -725,6 +736,8 @@ class Checker:
             if self.report.wants(name):
                 yield Unit(name, functools.partial(self.run_program, path),
                            functools.partial(self.program_key, path))
+        if self.report.wants('series'):
+            yield Unit('series', series.Series(self, run).check, self.series_key)
 
     def one(self, unit, section):
         key = unit.key and unit.key()

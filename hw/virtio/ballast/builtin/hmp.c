@@ -59,7 +59,7 @@ void hmp_info_memory_placement(Monitor *mon, const QDict *qdict)
     MemoryPlacementVnodeList *v;
     Error *err = NULL;
 
-    info = qmp_query_memory_placement(false, 0, &err);
+    info = qmp_query_memory_placement(false, 0, false, 0, &err);
     if (hmp_handle_error(mon, err)) {
         return;
     }

@@ -20,16 +20,30 @@ FreePageHintInfo *qmp_query_free_page_hints(Error **errp)
     return not_built(errp);
 }
 
-MemoryPlacement *qmp_query_memory_placement(bool has_samples,
+MemoryPlacement *qmp_query_memory_placement(bool has_mode,
+                                            MemoryPlacementMode mode,
+                                            bool has_samples,
                                             uint32_t samples, Error **errp)
 {
     return not_built(errp);
+}
+
+void qmp_memory_placement_start(bool has_time_limit, uint32_t time_limit,
+                                Error **errp)
+{
+    not_built(errp);
+}
+
+void qmp_memory_placement_cancel(Error **errp)
+{
+    not_built(errp);
 }
 
 BalloonNodeStart *qmp_balloon_node(uint32_t host_node, uint64_t bytes,
                                    bool has_direction,
                                    BalloonNodeDirection direction,
                                    bool has_exact, bool exact,
+                                   bool has_virtio_mem, bool virtio_mem,
                                    bool has_timeout, uint32_t timeout,
                                    Error **errp)
 {

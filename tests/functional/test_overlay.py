@@ -1,0 +1,154 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""scripts/overlay and scripts/refresh: nothing that is not ours is touched, and all of it is taken back.
+
+On a copy of just those files of QEMU's source that the series changes.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Dict, Iterator
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'lib'))
+
+# pylint: disable=wrong-import-position
+from ballast import paths, tap                                          # noqa: E402
+
+SCRIPTS = paths.REPO / 'scripts'
+ALWAYS = ('VERSION', 'configure', 'include/qemu/osdep.h')
+
+
+def _series() -> Path:
+    tap.need((paths.QEMU_SRC / 'VERSION').exists(), f"QEMU's source ({paths.QEMU_SRC})")
+    version = (paths.QEMU_SRC / 'VERSION').read_text(encoding='utf-8').strip()
+    folder = paths.REPO / 'patches' / f"qemu-{'.'.join(version.split('.')[:2])}"
+    tap.need((folder / 'series').exists(), f'a series for QEMU {version}')
+    return folder
+
+
+@contextmanager
+def a_tree() -> Iterator[Path]:
+    """Files that the series changes, and those that say that it is QEMU."""
+    patches = '\n'.join(path.read_text(encoding='utf-8') for path in _series().glob('[0-9]*.patch'))
+    names = {*ALWAYS, *re.findall(r'^\+\+\+ b/(\S+)', patches, flags=re.M)}
+    with tempfile.TemporaryDirectory(prefix='ballast-') as folder:
+        for name in names:
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(paths.QEMU_SRC / name, Path(folder) / name)
+        yield Path(folder)
+
+
+def content(tree: Path) -> Dict[str, bytes]:
+    """Every file, and every folder with an empty content."""
+    return {str(path.relative_to(tree)): path.read_bytes() if path.is_file() else b''
+            for path in tree.rglob('*')}
+
+
+def overlay(tree: Path, *options: str) -> str:
+    """It works; what it says."""
+    done = subprocess.run([SCRIPTS / 'overlay', *options, tree], text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    tap.equal(done.returncode, 0, f'exit status ({done.stdout.strip()})')
+    return done.stdout
+
+
+def refused(tree: Path, *options: str) -> str:
+    """It ends with one line, and has changed nothing."""
+    before = content(tree)
+    done = subprocess.run([SCRIPTS / 'overlay', *options, tree], text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    tap.equal(done.returncode, 1, 'exit status')
+    tap.equal(len(done.stdout.splitlines()), 1, f'lines of {done.stdout!r}')
+    assert content(tree) == before, 'something was changed'
+    return done.stdout
+
+
+@tap.case('overlay: adds, is repeated, is undone byte for byte')
+def there_and_back() -> None:
+    """With the times of the files that were patched, so that nothing is built again."""
+    with a_tree() as tree:
+        before = content(tree)
+        times = {name: (tree / name).stat().st_mtime_ns for name in before if (tree / name).is_file()}
+        overlay(tree)
+        assert (tree / 'hw/virtio/ballast/device.c').exists() and content(tree) != before
+        assert ' 0 changed' in overlay(tree), 'the second time changes something'
+        overlay(tree, '--check')
+        overlay(tree, '--undo')
+        assert content(tree) == before, sorted(set(content(tree)) ^ set(before))
+        tap.equal({name: (tree / name).stat().st_mtime_ns for name in times}, times, 'times')
+
+
+@tap.case('overlay: a file of somebody else is not overwritten')
+def foreign() -> None:
+    """It is named."""
+    with a_tree() as tree:
+        (tree / 'qapi').mkdir(exist_ok=True)
+        (tree / 'qapi/ballast.json').write_text('mine\n', encoding='utf-8')
+        assert 'qapi/ballast.json' in refused(tree)
+
+
+@tap.case('overlay: a file that was edited since is not overwritten')
+def edited() -> None:
+    """Neither one of ours nor a patched one, and not by --undo either."""
+    with a_tree() as tree:
+        overlay(tree)
+        for name in ('qapi/ballast.json', 'migration/ram.c'):
+            was = (tree / name).read_bytes()
+            (tree / name).write_bytes(was + b'\n')
+            assert name in refused(tree) and name in refused(tree, '--undo')
+            (tree / name).write_bytes(was)
+        overlay(tree, '--undo')
+
+
+@tap.case('overlay: no fuzz')
+def fuzz() -> None:
+    """A line of context that differs ends it; the patch is named."""
+    with a_tree() as tree:
+        path = tree / 'migration/ram.c'
+        text = path.read_text(encoding='utf-8')
+        assert '    assert(ram_state);\n' in text
+        path.write_text(text.replace('    assert(ram_state);\n', '    assert(ram_state != NULL);\n'),
+                        encoding='utf-8')
+        assert '.patch does not apply without fuzz' in refused(tree)
+
+
+@tap.case('overlay: not a QEMU tree, or one without a series')
+def wrong_tree() -> None:
+    """It says which there are."""
+    with a_tree() as tree:
+        (tree / 'VERSION').write_text('9.9.9\n', encoding='utf-8')
+        assert '10.0' in refused(tree)
+        (tree / 'configure').unlink()
+        assert 'configure' in refused(tree)
+
+
+@tap.case('refresh: patches, commits, patches')
+def round_trip() -> None:
+    """The same again; an overlaid tree serves as well."""
+    tap.need(shutil.which('git'), 'git')
+    with a_tree() as tree:
+        for prepare in (lambda: None, lambda: overlay(tree)):
+            prepare()
+            done = subprocess.run([SCRIPTS / 'refresh', 'check', tree], text=True, check=False,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            tap.equal(done.returncode, 0, f'exit status ({done.stdout.strip()})')
+
+
+@tap.case('stubs: every command of the schema has one')
+def stubs() -> None:
+    """Targets without the device are linked with them."""
+    schema = (paths.REPO / 'qapi/ballast.json').read_text(encoding='utf-8')
+    text = (paths.REPO / 'hw/virtio/ballast/builtin/stubs.c').read_text(encoding='utf-8')
+    for name in re.findall(r"'command': '([a-z-]+)'", schema):
+        assert f"qmp_{name.replace('-', '_')}(" in text, f'{name} has no stub'
+
+
+if __name__ == '__main__':
+    os.chdir(paths.REPO)
+    tap.main()
