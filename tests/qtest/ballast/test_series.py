@@ -90,7 +90,7 @@ def monitor() -> None:
     need_series()
     with VM([*mailbox.microvm('64M'), '-device', f'{OURS}-device'], plugin={}) as vm:
         vm.launch()
-        assert 'no ledger' in vm.hmp('info memory-ledger').lower(), vm.hmp('info memory-ledger')
+        assert 'no memory ledger' in vm.hmp('info memory-ledger').lower(), vm.hmp('info memory-ledger')
         lines = vm.hmp('info memory-placement').splitlines()
         assert any('ram' in line and 'MiB' in line for line in lines), lines
 
@@ -183,7 +183,7 @@ def ends() -> Dict[str, End]:
 def _between(source: str, target: str, machine: str, device: str) -> None:
     need_series()
     tap.need('plug-in' not in (source, target) or paths.PLUGIN.exists(), f'the plug-in ({paths.PLUGIN})')
-    args = ['-M', machine, *mailbox.pc('96M')[2:], *mailbox.ACCELS['tcg'].args,
+    args = ['-M', f'{machine},vmport=off', *mailbox.pc('96M')[2:], *mailbox.ACCELS['tcg'].args,
             '-device', f'{device},id=balloon0,addr=5']
     src_end, dst_end = ends()[source], ends()[target]
     with VM([*src_end.args, *args], binary=src_end.binary, name='src') as src, \
