@@ -5,7 +5,7 @@
                      goes through git and back, QEMU's checkpatch
     series/build     QEMU 10.0 with Ballast inside is built whole; what the
                      overlay has written is what the repository has
-    series/objects   QEMU 10.2: what the series changes or adds compiles
+    series/objects   QEMU 10.2, once there is a series: what it changes compiles
     series/TEST      test programs of the plug-in on that build: a quick part,
                      everything with --full
 
@@ -160,4 +160,5 @@ class Series:
             self.tests(section)
             if self.checker.args.full:
                 self.own_tests(section)
-        self.objects(section)
+        if os.path.exists(os.path.join(TOP, 'patches', 'qemu-10.2', 'series')):
+            self.objects(section)
