@@ -181,12 +181,12 @@ static void ballast_unrealize(DeviceState *dev)
     BallastBalloon *b = BALLAST_BALLOON(dev);
 
     ballast_request_destroy(b);
-    ballast_place_destroy(b);
     ballast_balloon_void(b);
     ballast_gate_destroy(b);
     qemu_bh_delete(b->more);
     ballast_hintq_destroy(b);
     ram_block_notifier_remove(&block_notifier.n);
+    ballast_place_destroy(b);
     g_hash_table_destroy(b->blocks);
     parent_of(dev)->unrealize(dev);
     drop_iothread(b);

@@ -129,6 +129,12 @@ class Serial:
         with self._changed:
             return self._data.decode(errors='replace')
 
+    @property
+    def closed(self) -> bool:
+        """Nothing more will come."""
+        with self._changed:
+            return self._closed
+
     def mark(self) -> int:
         """A position for wait_for(start=...): only what is printed from now on."""
         return len(self.text)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 
 # pylint: disable=wrong-import-position
 from ballast import host, mailbox, tap, virtio                          # noqa: E402
-from ballast.guest import MIB, PAGE, RAM, Guest, guest_of, vm_of        # noqa: E402
+from ballast.guest import MIB, PAGE, RAM, SLOT, Guest, guest_of, vm_of        # noqa: E402
 from ballast.node_driver import NodeDriver                              # noqa: E402
 from ballast.vm import VM, ExecuteError, Sink, migrate, wait_until      # noqa: E402
 
@@ -446,6 +446,53 @@ def up_bounded() -> None:
         tap.equal((info['placed'], info['unplaced']), (2 << 30, 1 << 30))
 
 
+def lines(guest: Guest) -> Dict[Optional[int], int]:
+    """The claim, by host node (None: any)."""
+    return {line.get('node'): line['claimed'] for line in guest.ledger()['claims']}
+
+
+@tap.case('up: the node\'s own capacity is claimed for what comes back')
+def up_claim() -> None:
+    """The guest's RAM may be on any node; 16 MiB of it are promised on node 0, until they go again."""
+    with host.Ledger('1G') as ledger, two_nodes(ledger) as (guest, driver):
+        tap.equal(lines(guest), {None: RAM}, 'at start')
+        take(guest, driver, 32)
+        tap.equal(lines(guest), {None: RAM - 32 * MIB}, 'down')
+        ask(guest.vm, 16, direction='up', exact=True)
+        driver.obey()
+        tap.equal(done(guest.vm)['got'], 16 * MIB)
+        tap.equal(lines(guest), {None: RAM - 32 * MIB, 0: 16 * MIB}, 'up')
+        for node in (0, 1):
+            guest.box.touch((8 + 64 * node) * MIB, 48 * MIB)
+        time.sleep(3)       # a sample sees them resident
+        tap.equal(lines(guest), {None: RAM - 32 * MIB, 0: 16 * MIB}, 'touched')
+        tap.equal(ledger.claimed('guest'), RAM - 16 * MIB, 'in all')
+        take(guest, driver, 32)
+        tap.equal(lines(guest), {None: RAM - 48 * MIB, 0: 0}, 'down again')
+        drive(guest)
+        tap.equal(sum(lines(guest).values()), RAM, 'after a reset')
+        tap.equal(ledger.claimed('guest'), RAM, 'after a reset')
+
+
+@tap.case('up: a node without capacity: exact waits, inexact takes what there is')
+def up_refused() -> None:
+    """The neighbour has all of it: nothing is to be had on any node here, so both are held by the gate."""
+    for exact in (True, False):
+        with host.Ledger('256M') as ledger, two_nodes(ledger) as (guest, driver):
+            take(guest, driver, 32)
+            ledger.take('neighbour', str(ledger.status()['capacity'][-1]['free']))
+            ask(guest.vm, 16, direction='up', exact=exact)
+            blocks = [(driver.inside[0].pop(), HUGE)]
+            driver.balloon.send_blocks('deflate', blocks, wait=False)
+            guest.vm.wait_event('MEMORY_CLAIM_WAITING')
+            assert not guest.returned()
+            tap.equal(lines(guest), {None: RAM - 32 * MIB}, f'exact={exact}')
+            ledger.release('neighbour')
+            wait_until(guest.returned, 'the buffer')
+            tap.equal(lines(guest), {None: RAM - 32 * MIB, 0: 2 * MIB} if exact else {None: RAM - 30 * MIB})
+            tap.equal(policies(guest.vm, 'bind:0' if exact else 'prefer:0'), 2 * MIB if exact else 0)
+
+
 @tap.case('up: a driver without the bit gets its memory placed, too')
 def up_plain() -> None:
     """Inexact only."""
@@ -457,6 +504,75 @@ def up_plain() -> None:
         guest.balloon.set_actual(0)
         end = done(guest.vm)
         tap.equal((end['status'], end['got'], policies(guest.vm, 'prefer:0')), ('reached', 4 * MIB, 4 * MIB))
+
+
+# -- requests: virtio-mem -----------------------------------------------------------
+
+@contextmanager
+def mem_guest(requested: int = 64) -> Iterator[Tuple[Guest, NodeDriver, virtio.MemDevice]]:
+    """A guest with 256 MiB of virtio-mem, so many MiB of them plugged."""
+    extra = ['-object', 'memory-backend-ram,id=extra,size=256M', '-device',
+             f'virtio-mem-pci,id=mem0,memdev=extra,node=0,requested-size={requested}M,addr=6']
+    with guest_of(None, *extra, memory='128M,maxmem=1G') as guest:
+        drive(guest)
+        mem = virtio.MemDevice(virtio.Pci(guest.vm.qtest, 6, 0xfd000000), virtio.UNPLUGGED_INACCESSIBLE,
+                               base=4 * MIB)
+        mem.obey()
+        tap.equal(mem.plugged, requested * MIB, 'plugged')
+        yield guest, NodeDriver(guest.balloon, {0: blocks_of(1)}), mem
+
+
+def servers(end: Dict[str, Any]) -> Dict[str, int]:
+    """MiB by what served it."""
+    return {part['by']: part['bytes'] // MIB for part in end['parts']}
+
+
+@tap.case('virtio-mem: serves what the balloon cannot, if it may')
+def mem_down() -> None:
+    """16 MiB of the balloon, 24 of virtio-mem; the event tells which did."""
+    with mem_guest() as (guest, driver, mem):
+        driver.free[0] = driver.free[0][:8]
+        ask(guest.vm, 40, exact=True)
+        driver.obey()
+        end = done(guest.vm)
+        tap.equal((end['status'], servers(end), mem.requested), ('short', {'balloon': 16}, 64 * MIB), 'not asked to')
+        guest.balloon.send_blocks('deflate', [(block, HUGE) for block in driver.inside[0]])
+        driver = NodeDriver(drive(guest), {0: list(blocks_of(1))[:8]})
+        ask(guest.vm, 40, exact=True, **{'virtio-mem': True})
+        driver.obey()
+        tap.equal((mem.requested, guest.vm.events('BALLOON_NODE_DONE')), (40 * MIB, []))
+        mem.obey()
+        end = done(guest.vm)
+        tap.equal((end['status'], servers(end), end['got']), ('reached', {'balloon': 16, 'virtio-mem': 24}, 40 * MIB))
+
+
+@tap.case('virtio-mem: exact without our driver, and up again')
+def mem_alone() -> None:
+    """The balloon is left alone."""
+    with mem_guest() as (guest, _, mem):
+        drive(guest, virtio.MUST_TELL_HOST)
+        ask(guest.vm, 32, exact=True, **{'virtio-mem': True})
+        mem.obey()
+        end = done(guest.vm)
+        tap.equal((end['status'], servers(end), mem.plugged), ('reached', {'virtio-mem': 32}, 32 * MIB))
+        ask(guest.vm, 16, exact=True, direction='up', **{'virtio-mem': True})
+        mem.obey()
+        end = done(guest.vm)
+        tap.equal((end['status'], servers(end), mem.plugged), ('reached', {'virtio-mem': 16}, 48 * MIB))
+        tap.equal(guest.balloon.target, 0, 'the balloon')
+
+
+@tap.case('virtio-mem: a guest that does not unplug: what it has stays requested')
+def mem_ignores() -> None:
+    """The time limit ends it."""
+    with mem_guest() as (guest, driver, mem):
+        driver.free[0] = driver.free[0][:8]
+        ask(guest.vm, 40, exact=True, timeout=2, **{'virtio-mem': True})
+        driver.obey()
+        wait_until(lambda: mem.requested == 40 * MIB, 'the request')
+        end = done(guest.vm)
+        tap.equal((end['status'], servers(end), end['shortfall']), ('timed-out', {'balloon': 16}, 24 * MIB))
+        tap.equal((mem.requested, mem.plugged), (64 * MIB, 64 * MIB))
 
 
 # -- requests: guests that do otherwise -------------------------------------------
@@ -551,7 +667,7 @@ def plain() -> None:
         guest.balloon.set_actual(1024)
         end = done(guest.vm)
         tap.equal((end['status'], end['got'], end['parts']),
-                  ('reached', 4 * MIB, [{'guest-node': 1, 'host-node': 0, 'bytes': 4 * MIB}]))
+                  ('reached', 4 * MIB, [{'guest-node': 1, 'host-node': 0, 'bytes': 4 * MIB, 'by': 'balloon'}]))
 
 
 # -- requests: refused, replaced, over --------------------------------------------
@@ -567,6 +683,7 @@ def refusals() -> None:
         refused(guest.vm, 'bytes is', **{**args, 'bytes': 1 << 62})
         refused(guest.vm, 'timeout is 0', **{**args, 'timeout': 0})
         refused(guest.vm, 'in the balloon', **{**args, 'direction': 'up'})
+        refused(guest.vm, 'host node 0 has only', **{**args, 'bytes': 1 << 43, 'direction': 'up', 'exact': True})
         guest.vm.qmp('stop')
         refused(guest.vm, 'does not run', **args)
         guest.vm.qmp('cont')
@@ -627,6 +744,25 @@ def reset_ends() -> None:
             end = done(guest.vm)
             tap.equal((end['status'], end['got']), ('reset', 16 * MIB))
             driver = NodeDriver(guest.balloon, {node: blocks_of(node) for node in (0, 1)})
+
+
+@tap.case('unplugged in the middle of a request, with memory placed')
+def unplugged() -> None:
+    """The request ends, the policies are as they were; another device has its own."""
+    with guest_of(None) as guest:
+        driver = NodeDriver(drive(guest), {0: blocks_of(1)})
+        take(guest, driver, 32)
+        ask(guest.vm, 32, direction='up', exact=True)
+        driver.work()
+        tap.equal(policies(guest.vm, 'bind:0'), 32 * MIB)
+        guest.vm.qmp('device_del', id='balloon0')
+        guest.vm.qtest.batch(['outl 0xae10 0x0', f'outl 0xae08 {1 << SLOT:#x}'])
+        guest.vm.wait_event('DEVICE_DELETED', device='balloon0')
+        tap.equal((done(guest.vm)['status'], policies(guest.vm, 'bind:0')), ('reset', 0))
+        guest.vm.qmp('device_add', driver='virtio-balloon-ledger-pci', id='balloon1', addr=f'{SLOT:#x}')
+        guest.drive()
+        drive(guest).send_blocks('inflate', [(AREA, HUGE)])
+        assert guest.vm.alive()
 
 
 @tap.case('a migration ends the request; on the other side nothing goes on unasked')
