@@ -19,12 +19,12 @@
  * the request: host nodes are other nodes there.
  */
 #include "qemu/osdep.h"
-#include "ballast-qapi-commands.h"
-#include "ballast-qapi-events.h"
 #include "hw/virtio/ballast/placement.h"
 #include "internal.h"
 #include "migration/misc.h"
 #include "qapi/error.h"
+#include "qapi/qapi-commands-ballast.h"
+#include "qapi/qapi-events-ballast.h"
 #include "qemu/units.h"
 #include "system/runstate.h"
 #include "trace-hw_virtio_ballast.h"
