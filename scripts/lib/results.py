@@ -33,7 +33,7 @@ MACHINE_PATTERNS = ('/sys/kernel/mm/transparent_hugepage/*enabled',
                     '/sys/module/kvm*/parameters/*')
 
 # In build/: what setup and check leave for themselves, and other builds.
-NOT_INPUTS = re.compile(r'deps|demo|meson-.*|test-(logs|results)|.*\.p|'
+NOT_INPUTS = re.compile(r'deps|demo|series|meson-.*|test-(logs|results)|.*\.p|'
                         r'__pycache__|\.ninja_.*|build\.ninja|.*\.log|'
                         r'compile_commands\.json')
 # In build/deps: what products are made from; the products are inputs.

@@ -13,8 +13,8 @@
  */
 #include "qemu/osdep.h"
 #include "exec/ramblock.h"
-#include "ballast-qapi-events.h"
 #include "internal.h"
+#include "qapi/qapi-events-ballast.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "trace-hw_virtio_ballast.h"

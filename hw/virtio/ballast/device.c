@@ -159,6 +159,7 @@ static void ballast_realize(DeviceState *dev, Error **errp)
     if (!parse_deflate(b, errp) || !ensure_iothread(b, errp)) {
         return;
     }
+    ballast_hints_install();
     parent_of(dev)->realize(dev, &err);
     if (err) {
         drop_iothread(b);

@@ -506,6 +506,75 @@ def up_plain() -> None:
         tap.equal((end['status'], end['got'], policies(guest.vm, 'prefer:0')), ('reached', 4 * MIB, 4 * MIB))
 
 
+# -- requests: virtio-mem -----------------------------------------------------------
+
+@contextmanager
+def mem_guest(requested: int = 64) -> Iterator[Tuple[Guest, NodeDriver, virtio.MemDevice]]:
+    """A guest with 256 MiB of virtio-mem, so many MiB of them plugged."""
+    extra = ['-object', 'memory-backend-ram,id=extra,size=256M', '-device',
+             f'virtio-mem-pci,id=mem0,memdev=extra,node=0,requested-size={requested}M,addr=6']
+    with guest_of(None, *extra, memory='128M,maxmem=1G') as guest:
+        drive(guest)
+        mem = virtio.MemDevice(virtio.Pci(guest.vm.qtest, 6, 0xfd000000), virtio.UNPLUGGED_INACCESSIBLE,
+                               base=4 * MIB)
+        mem.obey()
+        tap.equal(mem.plugged, requested * MIB, 'plugged')
+        yield guest, NodeDriver(guest.balloon, {0: blocks_of(1)}), mem
+
+
+def servers(end: Dict[str, Any]) -> Dict[str, int]:
+    """MiB by what served it."""
+    return {part['by']: part['bytes'] // MIB for part in end['parts']}
+
+
+@tap.case('virtio-mem: serves what the balloon cannot, if it may')
+def mem_down() -> None:
+    """16 MiB of the balloon, 24 of virtio-mem; the event tells which did."""
+    with mem_guest() as (guest, driver, mem):
+        driver.free[0] = driver.free[0][:8]
+        ask(guest.vm, 40, exact=True)
+        driver.obey()
+        end = done(guest.vm)
+        tap.equal((end['status'], servers(end), mem.requested), ('short', {'balloon': 16}, 64 * MIB), 'not asked to')
+        guest.balloon.send_blocks('deflate', [(block, HUGE) for block in driver.inside[0]])
+        driver = NodeDriver(drive(guest), {0: list(blocks_of(1))[:8]})
+        ask(guest.vm, 40, exact=True, **{'virtio-mem': True})
+        driver.obey()
+        tap.equal((mem.requested, guest.vm.events('BALLOON_NODE_DONE')), (40 * MIB, []))
+        mem.obey()
+        end = done(guest.vm)
+        tap.equal((end['status'], servers(end), end['got']), ('reached', {'balloon': 16, 'virtio-mem': 24}, 40 * MIB))
+
+
+@tap.case('virtio-mem: exact without our driver, and up again')
+def mem_alone() -> None:
+    """The balloon is left alone."""
+    with mem_guest() as (guest, _, mem):
+        drive(guest, virtio.MUST_TELL_HOST)
+        ask(guest.vm, 32, exact=True, **{'virtio-mem': True})
+        mem.obey()
+        end = done(guest.vm)
+        tap.equal((end['status'], servers(end), mem.plugged), ('reached', {'virtio-mem': 32}, 32 * MIB))
+        ask(guest.vm, 16, exact=True, direction='up', **{'virtio-mem': True})
+        mem.obey()
+        end = done(guest.vm)
+        tap.equal((end['status'], servers(end), mem.plugged), ('reached', {'virtio-mem': 16}, 48 * MIB))
+        tap.equal(guest.balloon.target, 0, 'the balloon')
+
+
+@tap.case('virtio-mem: a guest that does not unplug: what it has stays requested')
+def mem_ignores() -> None:
+    """The time limit ends it."""
+    with mem_guest() as (guest, driver, mem):
+        driver.free[0] = driver.free[0][:8]
+        ask(guest.vm, 40, exact=True, timeout=2, **{'virtio-mem': True})
+        driver.obey()
+        wait_until(lambda: mem.requested == 40 * MIB, 'the request')
+        end = done(guest.vm)
+        tap.equal((end['status'], servers(end), end['shortfall']), ('timed-out', {'balloon': 16}, 24 * MIB))
+        tap.equal((mem.requested, mem.plugged), (64 * MIB, 64 * MIB))
+
+
 # -- requests: guests that do otherwise -------------------------------------------
 
 @tap.case('a guest that ignores its target: the time limit ends the request')
@@ -598,7 +667,7 @@ def plain() -> None:
         guest.balloon.set_actual(1024)
         end = done(guest.vm)
         tap.equal((end['status'], end['got'], end['parts']),
-                  ('reached', 4 * MIB, [{'guest-node': 1, 'host-node': 0, 'bytes': 4 * MIB}]))
+                  ('reached', 4 * MIB, [{'guest-node': 1, 'host-node': 0, 'bytes': 4 * MIB, 'by': 'balloon'}]))
 
 
 # -- requests: refused, replaced, over --------------------------------------------

@@ -15,7 +15,7 @@
 #define BALLAST_CLAIM_H
 
 #include "exec/cpu-common.h"
-#include "ballast-qapi-types.h"
+#include "qapi/qapi-types-ballast.h"
 #include "system/hostmem.h"
 
 #define BALLAST_MAX_LINES 64

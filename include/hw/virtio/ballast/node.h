@@ -84,6 +84,11 @@ typedef struct BallastNode {
  * @up: to the guest
  * @exact: nothing of other host nodes instead
  * @by_driver: the driver knows nodes; otherwise plain ballooning
+ * @virtio_mem: virtio-mem devices may serve what is left
+ * @mems: those which may, see node-mem.c; NULL: not looked for
+ * @mems_asked: bytes that they were asked for; 0: not yet, or no more
+ * @mems_done: they had their turn
+ * @look: looks whether they are done
  * @last: what is left may come from anywhere now
  * @wanted_pages: asked for, 4K pages
  * @candidates: entries that have memory on @host_node, a bit each
@@ -101,6 +106,11 @@ typedef struct BallastNodeRequest {
     bool up;
     bool exact;
     bool by_driver;
+    bool virtio_mem;
+    GArray *mems;
+    uint64_t mems_asked;
+    bool mems_done;
+    QEMUTimer *look;
     bool last;
     uint64_t wanted_pages;
     uint32_t candidates;
