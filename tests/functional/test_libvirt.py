@@ -6,16 +6,19 @@ Two private daemons (virt.py) start them; nothing of the machine's own libvirt i
 """
 
 import json
+import os
+import re
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict
 
 from fixture import served
-from guest import DEVICE, MIB, STOCK_DEVICE
+from guest import DEVICE, GIB, MIB, STOCK_DEVICE
 from hostledger import HostLedger
-from virt import BALLOON, OURS, Host, VirtGuest, command_line, host, override
-from ballast import tap
+from virt import BALLOON, NAMESPACE, OURS, Host, VirtGuest, command_line, give, host, override
+from ballast import paths, tap
 from ballast.vm import wait_until
 
 SLACK = 16 * MIB    # page tables of the guest's balloon, rounding to huge pages
@@ -242,9 +245,11 @@ def saved() -> None:
     """A guest that finds no room keeps its image, and starts later."""
     with host() as here:
         ledger = here.ledger('ledger', 512 * MIB)
-        guest = here.claimant('vm', ledger.path).boot()
+        guest = here.claimant('vm', ledger.path, more=override(driver=f'{DEVICE}-transitional'),
+                              balloon="<memballoon model='virtio-transitional'/>").boot()
         guest.keep(16)
         guest.balloon(256 * MIB)
+        _check_statistics(guest, 256 * MIB)
         image = str(here.one.directory / 'vm.save')
         guest.virsh('save', image)
         _wait_free(ledger, 512 * MIB)
@@ -265,6 +270,35 @@ def saved() -> None:
         _wait_free(ledger, 512 * MIB)
 
 
+# how libvirt moves it: words of virsh migrate
+_WAYS = (('--p2p',), ('--p2p', '--tunnelled'), ('--listen-address', '127.0.0.1', '--migrateuri', 'tcp://127.0.0.1'),
+         ('--p2p', '--parallel', '--migrateuri', 'tcp://127.0.0.1'))
+
+
+def many_ways() -> None:
+    """There, and back by the next way, with the XML of the host that it goes to."""
+    with host() as here:
+        ledgers = {here.one: here.ledger('ledger-a', 512 * MIB), here.two: here.ledger('ledger-b', 512 * MIB)}
+        guest = here.claimant('vm', ledgers[here.one].path).boot()
+        guest.keep(32)
+        guest.start_stress()
+        for way in _WAYS:
+            source, to = guest.daemon, here.two if guest.daemon is here.one else here.one
+            xml = _moved(guest, ledgers[here.one], ledgers[to])
+            info = _hints_of(guest, partial(guest.migrate, to, *way, xml=xml))
+            tap.note(f"{' '.join(way)}: {info['total']['applied-bytes'] // MIB} MiB of hints")
+            source.try_virsh('undefine', 'vm')
+            guest.check_kept()
+            guest.check_alive()
+            tap.equal(ledgers[to].claimed('vm'), 512 * MIB)
+            _wait_free(ledgers[source], 512 * MIB)
+        guest.finish_stress()
+
+
+if os.environ.get('BALLAST_FULL'):
+    tap.add("peer to peer, tunnelled, over TCP, over several connections, and back", many_ways)
+
+
 # what is wrong in the XML, the plug-in's options, and what virsh says
 _MISTAKES = (
     ('a property that is not there', 'ledger={ledger}', override(driver=DEVICE, free_page_hin=True),
@@ -281,9 +315,9 @@ _MISTAKES = (
 )
 
 
-@tap.case('mistakes in the XML: each is told by virsh start, a wrong alias by nobody')
+@tap.case('mistakes in the XML: each is told by virsh start; a wrong alias, a lost namespace by nobody')
 def mistakes() -> None:
-    """libvirt ignores an override whose alias no device has: the guest has the stock balloon."""
+    """libvirt ignores an override whose alias no device has: the guest has QEMU's balloon."""
     with host() as here:
         path = str(here.ledger('ledger', 512 * MIB).path)
         for number, (what, plugin, more, wanted) in enumerate(_MISTAKES):
@@ -292,6 +326,9 @@ def mistakes() -> None:
             tap.note(f'{what}: {guest.refused(wanted.format(ledger=path))}')
         guest = here.claimant('wrong', Path(path), SMALL, more=override('balloon', driver=DEVICE)).start()
         tap.equal(guest.qmp('qom-get', path='/machine/peripheral/balloon0', property='type'), STOCK_DEVICE)
+        xml = here.xml('bare', SMALL, BALLOON, here.load(Path(path)) + OURS)
+        bare = here.guest('bare', xml.replace(f" xmlns:qemu='{NAMESPACE}'", ''))
+        assert 'qemu:' not in bare.virsh('dumpxml'), 'kept without its namespace'
         # an error of QMP is no error of virsh unless it is asked for the value
         words = ('qemu-monitor-command', 'wrong', '{"execute": "memory-claims"}')
         assert 'CommandNotFound' in here.one.virsh(*words)
@@ -313,6 +350,46 @@ def beside() -> None:
         assert 'No memory balloon device' in here.one.refused('dommemstat', 'vm', '--period', '1')
         assert f'balloon.current={512 * 1024}' in guest.virsh('domstats', '--balloon')
         guest.check_alive()
+
+
+# what a test has in another place than a host, or not at all
+_PLACES = (("type='kvm'", "type='qemu'"), ("type='qcow2'", "type='raw'"), ("nodeset='1'", "nodeset='0'"),
+           ('/usr/lib/x86_64-linux-gnu/ballast/ballast-qemu.so', '{plugin}'),
+           ('/run/ballast/socket', '{ledger}'), ('/var/lib/libvirt/images/', '{images}/'))
+_EXAMPLES = sorted((paths.REPO / 'docs/examples').glob('libvirt-*.xml'))
+
+
+def _example(here: Host, path: Path, ledger: HostLedger) -> str:
+    """An example with the test's paths in it; its disk, if it has one, is there."""
+    text = path.read_text('utf-8')
+    values = {'plugin': here.plugin, 'ledger': ledger.path, 'images': here.one.directory}
+    for old, new in _PLACES:
+        text = text.replace(old, new.format(**values))
+    for image in re.findall(r"file='([^']*)'", text):
+        Path(image).write_bytes(bytes(MIB))
+        give(Path(image))
+    return text
+
+
+@tap.case('the examples: each is valid, starts, and claims what it says')
+def examples() -> None:
+    """docs/examples, with other paths, without KVM and on one node."""
+    assert len(_EXAMPLES) >= 3, _EXAMPLES
+    with host() as here:
+        ledger = here.ledger('ledger', 16 * GIB)
+        for path in _EXAMPLES:
+            text = _example(here, path, ledger)
+            name, size = re.findall(r"<name>(.*)</name>\s*<memory unit='GiB'>(\d+)<", text)[0]
+            guest = VirtGuest(here.one, name, text, here.port(name))
+            guest.daemon.virsh('define', '--validate', guest.file())
+            guest.virsh('start')
+            tap.equal(ledger.claimed(name), int(size) * GIB, f'the claim of {name}')
+            lines = guest.qmp('query-memory-ledger')['claims']
+            tap.note(f"{path.name}: {[(line.get('node'), line['claimed'] // GIB) for line in lines]}")
+            kind = DEVICE if DEVICE in text else STOCK_DEVICE
+            tap.equal(guest.qmp('qom-get', path='/machine/peripheral/balloon0', property='type'), kind)
+            guest.virsh('destroy')
+            _wait_free(ledger, 16 * GIB)
 
 
 if __name__ == '__main__':

@@ -109,15 +109,18 @@ class Daemon:
         wait_until(answers, 'libvirtd', 120)
         return self
 
-    def command(self, *words: str) -> List[str]:
-        """virsh at this daemon."""
-        return as_user('virsh', '-q', '-c', self.uri, *words)
+    def run(self, *command: str) -> 'subprocess.CompletedProcess[str]':
+        """A command of the user's, whatever becomes of it."""
+        return subprocess.run(as_user(*command), env=self._environment, cwd=self.directory,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                              timeout=COMMAND_TIMEOUT)
+
+    def _virsh(self, *words: str) -> List[str]:
+        return ['virsh', '-q', '-c', self.uri, *words]
 
     def try_virsh(self, *words: str) -> 'subprocess.CompletedProcess[str]':
         """virsh, whatever becomes of it."""
-        return subprocess.run(self.command(*words), env=self._environment, cwd=self.directory,
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-                              timeout=COMMAND_TIMEOUT)
+        return self.run(*self._virsh(*words))
 
     def virsh(self, *words: str) -> str:
         """virsh, which must succeed: its output."""
@@ -134,7 +137,7 @@ class Daemon:
 
     def begin(self, *words: str) -> 'subprocess.Popen[str]':
         """virsh in the background; the caller waits for it."""
-        return subprocess.Popen(self.command(*words), env=self._environment, cwd=self.directory,
+        return subprocess.Popen(as_user(*self._virsh(*words)), env=self._environment, cwd=self.directory,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True)
 
@@ -302,10 +305,11 @@ class VirtGuest(Shell):
         wait_until(lambda: self.memory()['actual'] == target, f'the balloon of {self.name}', 120)
 
     def migrate(self, to: Daemon, *words: str, xml: Optional[str] = None) -> None:
-        """Live, over a Unix socket, to another daemon; with other XML, if given."""
+        """Live to another daemon, over a Unix socket if the words say nothing; with other XML, if given."""
         other = ['--xml', self.file(xml)] if xml else []
-        address = f'unix://{to.directory}/{self.name}.sock'
-        self.resume('migrate', '--live', '--migrateuri', address, *other, *words, self.name, to.uri)
+        if '--p2p' not in words and '--migrateuri' not in words:
+            other += ['--migrateuri', f'unix://{to.directory}/{self.name}.sock']
+        self.resume('migrate', '--live', *other, *words, self.name, to.uri)
         self.daemon = to
 
 
@@ -362,10 +366,14 @@ class Host:
         """The plug-in with this ledger, as XML."""
         return command_line('-plugin', f'{self.plugin},ledger={ledger}')
 
+    def port(self, name: str) -> Port:
+        """Where a guest of that name has its console."""
+        self._ports.append(Port(self._directory / f'{name}.port'))
+        return self._ports[-1]
+
     def guest(self, name: str, xml: str) -> VirtGuest:
         """That XML, defined at the first daemon."""
-        self._ports.append(Port(self._directory / f'{name}.port'))
-        return VirtGuest(self.one, name, xml, self._ports[-1]).define()
+        return VirtGuest(self.one, name, xml, self.port(name)).define()
 
     def claimant(self, name: str, ledger: Path, memory: int = 512 * MIB, *, more: str = OURS,
                  balloon: str = BALLOON, head: str = '') -> VirtGuest:
