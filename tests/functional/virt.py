@@ -32,7 +32,7 @@ OLDEST = (8, 2)             # <qemu:override>
 COMMAND_TIMEOUT = 240
 STOP_TIMEOUT = 90
 NAMESPACE = 'http://libvirt.org/schemas/domain/qemu/1.0'
-_QEMU_CONF = '''stdio_handler = "file"
+QEMU_CONF = '''stdio_handler = "file"
 namespaces = []
 hugetlbfs_mount = []
 '''
@@ -94,7 +94,7 @@ class Daemon:
                              'XDG_CACHE_HOME': str(directory / 'cache'),
                              'LC_ALL': 'C.UTF-8'}
         configuration = folder(directory / 'etc' / 'libvirt')
-        (configuration / 'qemu.conf').write_text(_QEMU_CONF, encoding='ascii')
+        (configuration / 'qemu.conf').write_text(QEMU_CONF, encoding='ascii')
         (configuration / 'libvirtd.conf').write_text(f'host_uuid = "{uuid.uuid4()}"\n', encoding='ascii')
         self._socket = directory / 'run' / 'libvirt' / 'libvirt-sock'
         self.uri = f'qemu+unix:///session?socket={self._socket}'

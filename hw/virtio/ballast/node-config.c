@@ -42,6 +42,7 @@ void ballast_nodes_init(BallastBalloon *b)
         .nr = ballast_nodes_count(),
     };
     ballast_nodes_withdraw(b);
+    ballast_place_init(b);
     ballast_request_init(b);
 }
 

@@ -8,9 +8,11 @@
 Every process started here is stopped by its own handle; nothing is looked up by name.
 """
 
+import functools
 import os
 import re
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -18,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Type, Union
 
-from . import paths
+from . import paths, tap
 
 paths.use_qemu_library()
 
@@ -169,9 +171,17 @@ def ballast_args(options: Mapping[str, object]) -> List[str]:
     values = [f'{key}={val}' for key, val in options.items()]
     if paths.FLAVOUR != 'series':
         return ['-plugin', ','.join([str(paths.PLUGIN), *values])]
+    takes_part = ['-global', 'migration.x-absent-pages=on']
     if 'ledger' not in options:
-        return []
-    return ['-object', ','.join(['memory-ledger,id=ledger0', *values]).replace('ledger=', 'path=')]
+        return takes_part
+    tap.need(_knows_object('memory-ledger'), 'a QEMU with -object memory-ledger')
+    return [*takes_part, '-object', ','.join(['memory-ledger,id=ledger0', *values]).replace('ledger=', 'path=')]
+
+
+@functools.lru_cache(None)
+def _knows_object(name: str) -> bool:
+    said = subprocess.run([paths.QEMU, '-object', 'help'], stdout=subprocess.PIPE, text=True, check=False).stdout
+    return name in said.split()
 
 
 # pylint: disable=too-many-instance-attributes
