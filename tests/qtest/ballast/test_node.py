@@ -91,6 +91,9 @@ def renegotiated() -> None:
         guest.balloon.set_node_actual(0, 77)
         guest.balloon.set_done(5, 1)
         tap.equal(guest.balloon.nodes()['done_seq'], 5)
+        drive(guest).set_node_actual(0, 78)     # nothing was read before: no old value comes with it
+        tap.equal(guest.balloon.nodes()['done_seq'], 0, 'after a reset')
+        guest.balloon.set_done(5, 1)
         plain = drive(guest, virtio.MUST_TELL_HOST)
         tap.equal((plain.nodes()['done_seq'], plain.nodes()['done_status']), (0, 0))
         plain.set_done(9, 1)
@@ -158,6 +161,9 @@ def bad_blocks() -> None:
         tap.equal(ledger.claimed('guest'), RAM - 2 * MIB, 'claim after what is not in, not all of it')
         guest.balloon.send_blocks('deflate', [(AREA, HUGE), (AREA, HUGE), (AREA + 1, 0)])
         tap.equal(ledger.claimed('guest'), RAM, 'claim')
+        guest.balloon.send_blocks('inflate', [(AREA + 512, HUGE)])
+        guest.balloon.send_blocks('inflate', [(AREA, 10)])
+        tap.equal(ledger.claimed('guest'), RAM - 2 * MIB, 'claim after a block whose end is in')
         assert not guest.balloon.broken()
 
 
