@@ -605,7 +605,23 @@ static uint32_t line_on(const ClaimLine *from, uint32_t node)
     return to ? to - claim.lines : BALLAST_NO_LINE;
 }
 
-static void move_all(const BallastDelta *moved, uint32_t node, bool back)
+/*
+ * What the other line has on the node already moves, too: the ledger reserves
+ * what is claimed there or what is resident there, whichever is more, so that
+ * memory besides it is promised only by a claim for both.
+ */
+static uint64_t move_there(ClaimLine *from, ClaimLine *to)
+{
+    uint64_t bytes = from->resident_bytes[to->node];
+
+    from->resident_bytes[to->node] -= bytes;
+    to->resident_bytes[to->node] += bytes;
+    return bytes;
+}
+
+/* @there: out: what was there already, per line. */
+static void move_all(const BallastDelta *moved, uint32_t node,
+                     BallastDelta *there)
 {
     unsigned i, nr = claim.nr_lines;
 
@@ -615,7 +631,26 @@ static void move_all(const BallastDelta *moved, uint32_t node, bool back)
         Move *move = to != BALLAST_NO_LINE ? move_get(i, to) : NULL;
 
         if (move) {
-            move_bytes(move, back ? -moved->bytes[i] : moved->bytes[i]);
+            there->bytes[i] = move_there(&claim.lines[i], &claim.lines[to]);
+            move_bytes(move, moved->bytes[i] + there->bytes[i]);
+        }
+    }
+}
+
+static void move_none(const BallastDelta *moved, uint32_t node,
+                      const BallastDelta *there)
+{
+    unsigned i, k;
+
+    for (k = 0; k < claim.nr_moves; k++) {
+        Move *move = &claim.moves[k];
+        ClaimLine *to = &claim.lines[move->to];
+
+        i = move->from;
+        if (moved->bytes[i] && to->node == node) {
+            move_bytes(move, -(moved->bytes[i] + there->bytes[i]));
+            to->resident_bytes[node] -= there->bytes[i];
+            claim.lines[i].resident_bytes[node] += there->bytes[i];
         }
     }
 }
@@ -679,12 +714,13 @@ bool ballast_claim_raise_on(const BallastDelta *taken,
     unsigned nr_lines = claim.nr_lines, nr_moves = claim.nr_moves;
     bool was_in_line = claim.in_line;
     struct ballast_refusal why;
+    BallastDelta there = {};
 
     if (!claim.ledger || is_nothing(taken)) {
         return true;
     }
     take(taken, false);
-    move_all(moved, node, false);
+    move_all(moved, node, &there);
     /*
      * More than the claim is resident where the user claimed less than the
      * RAM: that is no want of capacity, and no reason to hold anybody back.
@@ -694,7 +730,7 @@ bool ballast_claim_raise_on(const BallastDelta *taken,
         return true;
     }
     take(taken, true);
-    move_all(moved, node, true);
+    move_none(moved, node, &there);
     /* Lines made for this, and never granted: a node may not be known. */
     claim.nr_lines = nr_lines;
     claim.nr_moves = nr_moves;
