@@ -17,34 +17,41 @@ void ballast_patience_sent(struct ballast_patience *p, uint64_t pages,
 bool ballast_patience_left(const struct ballast_patience *p)
 {
     return !p->over && p->waited_ns < BALLAST_WAIT_MOST_NS &&
-           p->unpaid_ns < BALLAST_WAIT_UNPAID_NS;
+           p->idle_ns < BALLAST_WAIT_UNPAID_NS &&
+           p->waited_ns < p->worth_ns + BALLAST_WAIT_UNPAID_NS;
 }
 
-static double pages_per_ns(const struct ballast_patience *p,
-                           uint64_t most_per_s)
+/* How long sending them would take; never, if nothing can be sent. */
+static double ns_to_send(const struct ballast_patience *p, uint64_t pages,
+                         uint64_t most_per_s)
 {
     double pace = p->sending_ns >= MEASURED_NS ?
                   (double)p->sent_pages / p->sending_ns :
                   (double)BALLAST_PAGES_PER_S / SECOND_NS;
-    double most = (double)most_per_s / SECOND_NS;
+    double most = (double)most_per_s / SECOND_NS, ns;
 
-    return most_per_s && pace > most ? most : pace;
+    ns = pages / (most_per_s && pace > most ? most : pace);
+    return pages && ns < BALLAST_WAIT_MOST_NS ? ns :
+           pages ? BALLAST_WAIT_MOST_NS : 0;
 }
 
 bool ballast_patience_waited(struct ballast_patience *p, uint64_t ns,
                              uint64_t pages, uint64_t most_per_s,
                              bool finished)
 {
-    bool paid = pages && pages >= pages_per_ns(p, most_per_s) * ns;
+    double worth_ns = ns_to_send(p, pages, most_per_s);
 
     p->waited_ns += ns;
     p->slices++;
     p->gained_pages += pages;
-    if (paid) {
+    p->worth_ns += worth_ns;
+    if (worth_ns >= ns) {
+        p->idle_ns = 0;
         return true;
     }
+    p->idle_ns += ns;
     p->unpaid_ns += ns;
     p->unpaid_slices++;
     p->over = finished;
-    return !p->gained_pages && p->unpaid_ns < BALLAST_WAIT_FIRST_NS;
+    return p->idle_ns < BALLAST_WAIT_IDLE_NS;
 }

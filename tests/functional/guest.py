@@ -105,13 +105,19 @@ class Shell:
 
     # -- commands in the guest --------------------------------------------
 
-    def _begin(self, command: str, timeout: float) -> Callable[[], Result]:
-        """Type a shell command; what is returned waits for its end."""
+    def _type(self, command: str) -> Tuple[str, int]:
+        """Type a shell command: its token, and where its output begins."""
         assert '\n' not in command and len(command) < 4000
         port = self.port
         token = f't{next(_tokens)}'
         start = port.mark()
         port.write(f'{token} {command}\n')
+        return token, start
+
+    def _begin(self, command: str, timeout: float) -> Callable[[], Result]:
+        """Type a shell command; what is returned waits for its end."""
+        port = self.port
+        token, start = self._type(command)
 
         def wait() -> Result:
             match = port.wait_for(rf'^@@begin {token}@@\r?\n((?s:.*?))\r?\n?^@@end {token} (\d+)@@',
@@ -142,6 +148,27 @@ class Shell:
     def run(self, command: str, timeout: float = 60.0) -> str:
         """A shell command in the guest that must succeed: its output."""
         return self.begin(command, timeout)()
+
+    def follow(self, command: str, on_line: Callable[[str], None], timeout: float = 60.0) -> int:
+        """A shell command in the guest, each line handed over as it comes; its status.
+
+        The time is for a line, not for the command.
+        """
+        port = self.port
+        token, start = self._type(command)
+        at = port.wait_for(rf'^@@begin {token}@@\r?\n', timeout, start).end()
+        empty = False                   # the loop prints a line end before its mark
+        while True:
+            match = port.wait_for(r'^(.*?)\r?\n', timeout, at)
+            at, line = match.end(), match[1]
+            end = re.fullmatch(rf'@@end {token} (\d+)@@', line)
+            if end:
+                return int(end[1])
+            if empty:
+                on_line('')
+            empty = not line
+            if line and not _KERNEL.match(line):
+                on_line(line)
 
     def check_alive(self) -> None:
         """The guest answers, and neither its console nor its log tells of a fault."""
@@ -208,10 +235,12 @@ class LinuxGuest(Shell):
                  plugin: Optional[Mapping[str, object]] = None, device: str = DEVICE,
                  balloon: Optional[Mapping[str, object]] = None, extra: Sequence[str] = (),
                  wrapper: Sequence[str] = (), env: Optional[Mapping[str, object]] = None,
-                 binary: Optional[str] = None) -> None:
+                 binary: Optional[str] = None, driver: str = 'stock') -> None:
         super().__init__(name)
         self.memory = memory
         args = [*machine_args(memory), *balloon_args(device, balloon or {}), *extra]
+        if driver != 'stock':       # 'ballast' or 'none': see guest/image/init
+            args += ['-append', f'{APPEND} balloon={driver}']
         self.vm = VM(args, name=name, plugin=plugin, qtest=False, serial=1, wrapper=wrapper,
                      env=env, binary=binary)
 

@@ -56,9 +56,23 @@ typedef struct ClaimLine {
     /* May exceed base_bytes where the user claimed less than the RAM. */
     uint64_t given_bytes;
     uint64_t granted_bytes;
+    /* Promised by this line for another, or by another for this: see Move. */
+    uint64_t moved_in_bytes;
+    uint64_t moved_out_bytes;
     /* Resident per node, of the latest sample. */
     uint64_t resident_bytes[BALLAST_MAX_NODES];
 } ClaimLine;
+
+/*
+ * Memory of blocks that may be anywhere, which came back to the guest on one
+ * node (balloon-node): the line of that node promises it instead of theirs.
+ * It is the first to be taken off again when such blocks give memory back.
+ */
+typedef struct Move {
+    uint32_t from;
+    uint32_t to;
+    uint64_t bytes;
+} Move;
 
 /* A block, the line that pays for it, and how much of the line's base it is. */
 typedef struct ClaimBlock {
@@ -75,6 +89,8 @@ static struct {
     bool inherited;
     ClaimLine lines[BALLAST_MAX_LINES];
     unsigned nr_lines;
+    Move moves[BALLAST_MAX_LINES];
+    unsigned nr_moves;
     uint64_t freeable_bytes;
     uint64_t refused;
     /* The ledger's queue has an entry of ours: the gate is closed. */
@@ -200,7 +216,10 @@ uint32_t ballast_claim_line(RAMBlock *rb)
 
 static uint64_t desired_bytes(const ClaimLine *line)
 {
-    return line->base_bytes - MIN(line->base_bytes, line->given_bytes);
+    uint64_t bytes = line->base_bytes - MIN(line->base_bytes,
+                                            line->given_bytes);
+
+    return bytes - MIN(bytes, line->moved_out_bytes) + line->moved_in_bytes;
 }
 
 static uint64_t line_resident_bytes(const ClaimLine *line)
@@ -220,7 +239,7 @@ static uint64_t line_resident_bytes(const ClaimLine *line)
  */
 static uint64_t wanted_bytes(const ClaimLine *line)
 {
-    return MIN(line->base_bytes,
+    return MIN(line->base_bytes + line->moved_in_bytes,
                MAX(desired_bytes(line), line_resident_bytes(line)));
 }
 
@@ -421,6 +440,22 @@ static void add_block_sample(RAMBlock *rb, uint64_t samples)
     }
 }
 
+/* What is on the node of a line that promises it counts there. */
+static void move_resident(void)
+{
+    unsigned i;
+
+    for (i = 0; i < claim.nr_moves; i++) {
+        ClaimLine *from = &claim.lines[claim.moves[i].from];
+        ClaimLine *to = &claim.lines[claim.moves[i].to];
+        uint64_t bytes = MIN(claim.moves[i].bytes,
+                             from->resident_bytes[to->node]);
+
+        from->resident_bytes[to->node] -= bytes;
+        to->resident_bytes[to->node] += bytes;
+    }
+}
+
 static void pursue_soon(void)
 {
     timer_mod(claim.pursue_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
@@ -494,6 +529,7 @@ static void sample_tick(void *opaque)
             add_block_sample(rb, RESIDENT_SAMPLES / MAX(nr_blocks, 1));
         }
     }
+    move_resident();
     follow_stock_balloon();
     report_resident();
     settle();
@@ -518,10 +554,77 @@ static bool is_nothing(const BallastDelta *delta)
     return buffer_is_zero(delta, sizeof(*delta));
 }
 
+static Move *move_get(uint32_t from, uint32_t to)
+{
+    Move *move;
+    unsigned i;
+
+    for (i = 0; i < claim.nr_moves; i++) {
+        move = &claim.moves[i];
+        if (move->from == from && move->to == to) {
+            return move;
+        }
+    }
+    if (claim.nr_moves == BALLAST_MAX_LINES) {
+        return NULL;
+    }
+    move = &claim.moves[claim.nr_moves++];
+    *move = (Move) { .from = from, .to = to };
+    return move;
+}
+
+/* A negative amount moves back. */
+static void move_bytes(Move *move, int64_t bytes)
+{
+    move->bytes += bytes;
+    claim.lines[move->from].moved_out_bytes += bytes;
+    claim.lines[move->to].moved_in_bytes += bytes;
+}
+
+static void move_back(const ClaimLine *line, uint64_t bytes)
+{
+    unsigned i;
+
+    for (i = 0; bytes && i < claim.nr_moves; i++) {
+        Move *move = &claim.moves[i];
+        uint64_t part = MIN(bytes, move->bytes);
+
+        if (&claim.lines[move->from] == line) {
+            move_bytes(move, -part);
+            bytes -= part;
+        }
+    }
+}
+
+/* A line of a node that promises what would be another's; or none. */
+static uint32_t line_on(const ClaimLine *from, uint32_t node)
+{
+    ClaimLine *to = from->node == BALLAST_NODE_ANY ?
+                    line_get(node, from->page_bytes) : NULL;
+
+    return to ? to - claim.lines : BALLAST_NO_LINE;
+}
+
+static void move_all(const BallastDelta *moved, uint32_t node, bool back)
+{
+    unsigned i, nr = claim.nr_lines;
+
+    for (i = 0; i < nr; i++) {
+        uint32_t to = moved->bytes[i] ? line_on(&claim.lines[i], node) :
+                      BALLAST_NO_LINE;
+        Move *move = to != BALLAST_NO_LINE ? move_get(i, to) : NULL;
+
+        if (move) {
+            move_bytes(move, back ? -moved->bytes[i] : moved->bytes[i]);
+        }
+    }
+}
+
 static void line_gave(ClaimLine *line, uint64_t bytes)
 {
     unsigned node;
 
+    move_back(line, bytes);
     line->given_bytes += bytes;
     /* Most of it was resident; a sample will tell before long. */
     for (node = 0; bytes && node < BALLAST_MAX_NODES; node++) {
@@ -564,6 +667,16 @@ static void take(const BallastDelta *taken, bool back)
 bool ballast_claim_raise(const BallastDelta *taken, bool wait, char **words,
                          uint64_t *missing)
 {
+    static const BallastDelta nothing;
+
+    return ballast_claim_raise_on(taken, &nothing, 0, wait, words, missing);
+}
+
+bool ballast_claim_raise_on(const BallastDelta *taken,
+                            const BallastDelta *moved, uint32_t node,
+                            bool wait, char **words, uint64_t *missing)
+{
+    unsigned nr_lines = claim.nr_lines, nr_moves = claim.nr_moves;
     bool was_in_line = claim.in_line;
     struct ballast_refusal why;
 
@@ -571,6 +684,7 @@ bool ballast_claim_raise(const BallastDelta *taken, bool wait, char **words,
         return true;
     }
     take(taken, false);
+    move_all(moved, node, false);
     /*
      * More than the claim is resident where the user claimed less than the
      * RAM: that is no want of capacity, and no reason to hold anybody back.
@@ -580,6 +694,10 @@ bool ballast_claim_raise(const BallastDelta *taken, bool wait, char **words,
         return true;
     }
     take(taken, true);
+    move_all(moved, node, true);
+    /* Lines made for this, and never granted: a node may not be known. */
+    claim.nr_lines = nr_lines;
+    claim.nr_moves = nr_moves;
     if (!was_in_line) {
         count_refusal(&why);
     }
@@ -668,6 +786,9 @@ static void block_removed(RAMBlockNotifier *n, void *host, size_t size,
         if (block->rb->host == host) {
             line = &claim.lines[block->line];
             line->base_bytes -= MIN(block->bytes, line->base_bytes);
+            if (line->moved_out_bytes > line->base_bytes) {
+                move_back(line, line->moved_out_bytes - line->base_bytes);
+            }
             g_array_remove_index_fast(claim.blocks, i);
             sample_soon();
             return;

@@ -13,8 +13,8 @@
  */
 #include "qemu/osdep.h"
 #include "exec/ramblock.h"
-#include "ballast-qapi-events.h"
 #include "internal.h"
+#include "qapi/qapi-events-ballast.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "trace-hw_virtio_ballast.h"
@@ -97,16 +97,40 @@ static void put_back(BallastBalloon *b, GArray *undo)
     }
 }
 
+/* Does a request want it on its host node? */
+static bool is_asked_for(BallastBalloon *b, const BallastPiece *piece)
+{
+    const BallastNodeRequest *r = &b->nodes.request;
+
+    return r->active && r->up && r->candidates & (1U << piece->entry);
+}
+
+static void place(BallastBalloon *b, const BallastPiece *piece)
+{
+    uint64_t bytes = piece->nr * BALLAST_PAGE_BYTES;
+
+    if (ballast_place(b, piece)) {
+        b->nodes.node[piece->entry].placed_bytes += bytes;
+    } else {
+        b->nodes.unplaced_bytes += bytes;
+    }
+}
+
 /* The guest has them now. */
-static void count_back(BallastBalloon *b, GArray *undo)
+static void give_back(BallastBalloon *b, GArray *undo, bool on_node)
 {
     unsigned i;
 
     for (i = 0; i < undo->len; i++) {
         BallastPiece *piece = &g_array_index(undo, Undo, i).piece;
 
-        b->nodes.node[piece->entry].back_bytes +=
-            piece->nr * BALLAST_PAGE_BYTES;
+        if (piece->nr) {
+            b->nodes.node[piece->entry].back_bytes +=
+                piece->nr * BALLAST_PAGE_BYTES;
+            if (on_node && is_asked_for(b, piece)) {
+                place(b, piece);
+            }
+        }
     }
 }
 
@@ -201,6 +225,49 @@ static bool refused(BallastBalloon *b, const BallastDelta *taken,
     return true;
 }
 
+/* The part of what is taken that shall be on the request's host node. */
+static bool moved_by(BallastBalloon *b, GArray *undo, BallastDelta *moved)
+{
+    bool any = false;
+    unsigned i;
+
+    for (i = 0; i < undo->len; i++) {
+        Undo *u = &g_array_index(undo, Undo, i);
+        BallastBlock *block = u->piece.block;
+
+        if (block->line != BALLAST_NO_LINE && is_asked_for(b, &u->piece)) {
+            moved->bytes[block->line] += u->given_nr * block->rb->page_size;
+            any |= u->given_nr;
+        }
+    }
+    return any;
+}
+
+/*
+ * Ask for memory of the host node, if a request wants it there; an exact one
+ * waits for it.  If it does not have to be there, memory of any node will do
+ * (and one that waits for that goes on waiting for that).
+ */
+static bool raise_claim(BallastBalloon *b, GArray *undo,
+                        const BallastDelta *taken, bool *on_node, char **why,
+                        uint64_t *missing)
+{
+    const BallastNodeRequest *r = &b->nodes.request;
+    bool wait = b->deflate == BALLAST_DEFLATE_GATE;
+    BallastDelta moved = {};
+
+    *on_node = !moved_by(b, undo, &moved);
+    if (!*on_node && (r->exact || !b->gate.since_ms)) {
+        *on_node = ballast_claim_raise_on(taken, &moved, r->host_node,
+                                          wait && r->exact, why, missing);
+        if (*on_node || r->exact) {
+            return *on_node;
+        }
+        g_clear_pointer(why, g_free);
+    }
+    return ballast_claim_raise(taken, wait, why, missing);
+}
+
 /* Take pages out of the balloon; false: hold the buffer. */
 static bool deflate_pages(BallastBalloon *b, GArray *ranges)
 {
@@ -208,16 +275,16 @@ static bool deflate_pages(BallastBalloon *b, GArray *ranges)
     BallastDelta taken = {};
     g_autoptr(GArray) undo = deflate_list(b, ranges, &taken);
     g_autofree char *why = NULL;
+    bool on_node;
 
-    if (!ballast_claim_raise(&taken, b->deflate == BALLAST_DEFLATE_GATE, &why,
-                             &missing) &&
+    if (!raise_claim(b, undo, &taken, &on_node, &why, &missing) &&
         !refused(b, &taken, why, missing)) {
         put_back(b, undo);
         b->bad_pages = bad;
         return false;
     }
     drop_freeable(b, undo);
-    count_back(b, undo);
+    give_back(b, undo, on_node);
     return true;
 }
 

@@ -108,6 +108,7 @@ static void block_removed(RAMBlockNotifier *n, void *host, size_t size,
     BallastBlock *block = g_hash_table_find(b->blocks, block_has_host, host);
 
     if (block) {
+        ballast_place_drop(b, block);
         ballast_block_gone(b, block);
         g_hash_table_remove(b->blocks, block->rb);
     }
@@ -158,6 +159,7 @@ static void ballast_realize(DeviceState *dev, Error **errp)
     if (!parse_deflate(b, errp) || !ensure_iothread(b, errp)) {
         return;
     }
+    ballast_hints_install();
     parent_of(dev)->realize(dev, &err);
     if (err) {
         drop_iothread(b);
@@ -185,6 +187,7 @@ static void ballast_unrealize(DeviceState *dev)
     qemu_bh_delete(b->more);
     ballast_hintq_destroy(b);
     ram_block_notifier_remove(&block_notifier.n);
+    ballast_place_destroy(b);
     g_hash_table_destroy(b->blocks);
     parent_of(dev)->unrealize(dev);
     drop_iothread(b);
@@ -197,6 +200,7 @@ static void ballast_reset(VirtIODevice *vdev)
     ballast_request_end(b, BALLOON_NODE_STATUS_RESET);
     ballast_gate_drop(b);
     ballast_hintq_reset(b);
+    ballast_place_drop(b, NULL);
     ballast_balloon_void(b);
     parent_of(vdev)->reset(vdev);
     ballast_nodes_reset(b);

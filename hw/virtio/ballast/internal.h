@@ -302,8 +302,71 @@ void ballast_nodes_withdraw(BallastBalloon *b);
  */
 void ballast_nodes_publish(BallastBalloon *b, uint32_t num_pages);
 
+/** ballast_place_init() - at realize */
+void ballast_place_init(BallastBalloon *b);
+
+/** ballast_place_destroy() - at unrealize */
+void ballast_place_destroy(BallastBalloon *b);
+
+/**
+ * ballast_place() - have the guest's pages where the request wants them
+ * @b: device with a request
+ * @piece: pages about to be given to the guest, not populated
+ *
+ * Return: true if a policy will; false if all that is possible is in use, or
+ * another request's applies there.
+ */
+bool ballast_place(BallastBalloon *b, const BallastPiece *piece);
+
+/**
+ * ballast_place_drop() - give memory its old policy back
+ * @b: device
+ * @block: of this block; NULL: of all
+ */
+void ballast_place_drop(BallastBalloon *b, const BallastBlock *block);
+
+/** ballast_placed_bytes() - memory under a policy of ours */
+uint64_t ballast_placed_bytes(const BallastBalloon *b);
+
 /** ballast_nodes_follow() - was the command "balloon" used meanwhile? */
 void ballast_nodes_follow(BallastBalloon *b);
+
+/** ballast_backend_is_bound() - can its memory be on this host node only? */
+bool ballast_backend_is_bound(const MemoryPlacementBackend *backend,
+                              uint32_t host_node);
+
+/**
+ * ballast_mems_find() - virtio-mem devices that may serve the request
+ * @b: device with a request
+ * @p: where memory is now
+ */
+void ballast_mems_find(BallastBalloon *b, const MemoryPlacement *p);
+
+/** ballast_mems_free() - forget them */
+void ballast_mems_free(BallastBalloon *b);
+
+/**
+ * ballast_mems_ask() - ask them for what is missing
+ * @b: device with a request
+ * @bytes: at most so much
+ *
+ * Return: true if there was one to ask; the request's @look follows.
+ */
+bool ballast_mems_ask(BallastBalloon *b, uint64_t bytes);
+
+/** ballast_mems_busy() - are they at it still?  Looks again if so. */
+bool ballast_mems_busy(BallastBalloon *b);
+
+/** ballast_mems_stop() - what they have not done they need not do */
+void ballast_mems_stop(BallastBalloon *b);
+
+/** ballast_mems_moved_bytes() - what they have done */
+uint64_t ballast_mems_moved_bytes(const BallastBalloon *b);
+
+/** ballast_mems_each() - the same one by one, with their guest nodes */
+void ballast_mems_each(const BallastBalloon *b,
+                       void (*tell)(uint32_t vnode, uint64_t bytes,
+                                    void *opaque), void *opaque);
 
 /** ballast_request_init() - at realize */
 void ballast_request_init(BallastBalloon *b);

@@ -3,11 +3,12 @@
  * Where ballooned memory really came from.
  *
  * The host looks before it discards: afterwards there is nothing to see.
- * Each stretch of up to 2 MiB is looked at in eight places.  Where they
- * agree, so that it is a huge page, or was filled in one go, they stand for
- * the stretch; where they do not, every page is looked at.  A stretch of up
- * to sixteen pages is looked at whole.  So a figure can be wrong only where a
- * stretch of more than sixteen pages has strays that all eight looks missed.
+ * Each stretch of up to 2 MiB is looked at in eight places, one at random in
+ * each eighth.  Where they agree, so that it is a huge page, or was filled in
+ * one go, they stand for the stretch; where they do not, every page is looked
+ * at.  A stretch of up to sixteen pages is looked at whole.  So a figure can
+ * be wrong only where a stretch of more than sixteen pages has strays that all
+ * eight looks missed.
  *
  * What could not be discarded was not given back, and is not counted.
  */
@@ -58,11 +59,13 @@ static void batch_look(Batch *batch)
 static void look_at(Batch *batch, unsigned stretch)
 {
     const Stretch *s = &g_array_index(batch->stretches, Stretch, stretch);
-    uint64_t looks = s->pages > LOOK_WHOLE_PAGES ? LOOKS : s->pages, i;
+    uint64_t looks = s->pages > LOOK_WHOLE_PAGES ? LOOKS : s->pages;
+    uint64_t i, page, part = s->pages / looks;
 
     for (i = 0; i < looks; i++) {
+        page = i * part + (part > 1 ? g_random_int_range(0, part) : 0);
         batch->pages[batch->nr] = s->host +
-                                  s->pages * i / looks * s->page_bytes;
+                                  page * s->page_bytes;
         batch->of[batch->nr++] = stretch;
         if (batch->nr == BATCH) {
             batch_look(batch);

@@ -19,12 +19,13 @@
  * the request: host nodes are other nodes there.
  */
 #include "qemu/osdep.h"
-#include "ballast-qapi-commands.h"
-#include "ballast-qapi-events.h"
 #include "hw/virtio/ballast/placement.h"
 #include "internal.h"
 #include "migration/misc.h"
 #include "qapi/error.h"
+#include "qapi/qapi-commands-ballast.h"
+#include "qapi/qapi-events-ballast.h"
+#include "qemu/units.h"
 #include "system/runstate.h"
 #include "trace-hw_virtio_ballast.h"
 
@@ -59,7 +60,8 @@ static uint64_t moved_pages(const BallastBalloon *b)
     uint64_t now = sum_in_pages(b->nodes.node);
     uint64_t from = r->up ? now : before, to = r->up ? before : now;
 
-    return to - MIN(from, to);
+    return to - MIN(from, to) +
+           ballast_mems_moved_bytes(b) / BALLAST_PAGE_BYTES;
 }
 
 static uint64_t left_pages(const BallastBalloon *b)
@@ -71,7 +73,7 @@ static uint64_t left_pages(const BallastBalloon *b)
 
 /* A negative @node: none that could be told. */
 static void add_part(BalloonNodePartList ***tail, unsigned entry, int node,
-                     uint64_t bytes)
+                     uint64_t bytes, BalloonNodeServer by)
 {
     BalloonNodePart *part;
 
@@ -81,6 +83,7 @@ static void add_part(BalloonNodePartList ***tail, unsigned entry, int node,
         part->has_host_node = node >= 0;
         part->host_node = MAX(node, 0);
         part->bytes = bytes;
+        part->by = by;
         QAPI_LIST_APPEND(*tail, part);
     }
 }
@@ -96,7 +99,7 @@ static void tell_down(const BallastBalloon *b, unsigned entry,
 
     for (node = 0; node < MAX_NODES; node++) {
         bytes = now->from_bytes[node] - was->from_bytes[node];
-        add_part(tail, entry, node, bytes);
+        add_part(tail, entry, node, bytes, BALLOON_NODE_SERVER_BALLOON);
         if (node == r->host_node) {
             out->got += bytes;
         } else {
@@ -106,7 +109,8 @@ static void tell_down(const BallastBalloon *b, unsigned entry,
     if (r->bound & (1U << entry)) {
         out->got += absent;
     }
-    add_part(tail, entry, -1, absent + now->unseen_bytes - was->unseen_bytes);
+    add_part(tail, entry, -1, absent + now->unseen_bytes - was->unseen_bytes,
+             BALLOON_NODE_SERVER_BALLOON);
 }
 
 static void tell_up(const BallastBalloon *b, unsigned entry,
@@ -118,10 +122,24 @@ static void tell_up(const BallastBalloon *b, unsigned entry,
     uint64_t placed = now->placed_bytes - was->placed_bytes;
     uint64_t other = now->back_bytes - was->back_bytes - placed;
 
-    add_part(tail, entry, r->host_node, placed);
-    add_part(tail, entry, -1, other);
+    add_part(tail, entry, r->host_node, placed, BALLOON_NODE_SERVER_BALLOON);
+    add_part(tail, entry, -1, other, BALLOON_NODE_SERVER_BALLOON);
     out->got += placed;
     out->other += other;
+}
+
+typedef struct TellMems {
+    BalloonNodeRequest *out;
+    BalloonNodePartList **tail;
+} TellMems;
+
+static void tell_mem(uint32_t vnode, uint64_t bytes, void *opaque)
+{
+    TellMems *t = opaque;
+
+    add_part(&t->tail, vnode, t->out->host_node, bytes,
+             BALLOON_NODE_SERVER_VIRTIO_MEM);
+    t->out->got += bytes;
 }
 
 static BalloonNodeRequest *tell_request(const BallastBalloon *b)
@@ -129,6 +147,7 @@ static BalloonNodeRequest *tell_request(const BallastBalloon *b)
     const BallastNodeRequest *r = &b->nodes.request;
     BalloonNodeRequest *out = g_new0(BalloonNodeRequest, 1);
     BalloonNodePartList **tail = &out->parts;
+    TellMems mems = { .out = out };
     unsigned entry;
 
     out->request = r->number;
@@ -144,6 +163,8 @@ static BalloonNodeRequest *tell_request(const BallastBalloon *b)
             tell_down(b, entry, out, &tail);
         }
     }
+    mems.tail = tail;
+    ballast_mems_each(b, tell_mem, &mems);
     /* A guest can move the same pages there and back at will. */
     out->got = MIN(out->got, moved_pages(b) * BALLAST_PAGE_BYTES);
     out->shortfall = out->bytes - MIN(out->bytes, out->got);
@@ -260,10 +281,23 @@ static bool ask_anybody(BallastBalloon *b)
     return true;
 }
 
+/* virtio-mem devices of the node have their turn once. */
+static bool ask_mems(BallastBalloon *b)
+{
+    BallastNodeRequest *r = &b->nodes.request;
+
+    if (!r->virtio_mem || r->mems_done) {
+        return false;
+    }
+    r->mems_done = true;
+    return ballast_mems_ask(b, left_pages(b) * BALLAST_PAGE_BYTES);
+}
+
 static bool ask_down(BallastBalloon *b)
 {
     return b->nodes.request.round++ < MAX_ROUNDS &&
-           ((!b->nodes.request.last && ask_candidates(b)) || ask_anybody(b));
+           ((!b->nodes.request.last && ask_candidates(b)) || ask_mems(b) ||
+            ask_anybody(b));
 }
 
 /* Give back, first of the candidates; false if there is nothing. */
@@ -311,15 +345,29 @@ static bool ask_first(BallastBalloon *b)
 {
     const BallastNodeRequest *r = &b->nodes.request;
 
-    return !r->by_driver ? ask_plainly(b) : r->up ? ask_up(b) : ask_down(b);
+    if (!r->by_driver) {
+        return (!r->exact && ask_plainly(b)) || ask_mems(b);
+    }
+    return r->up ? ask_up(b) || ask_mems(b) : ask_down(b);
+}
+
+static bool ask_next(BallastBalloon *b)
+{
+    const BallastNodeRequest *r = &b->nodes.request;
+
+    return r->by_driver && !r->up ? ask_down(b) : ask_mems(b);
 }
 
 /* Its end -------------------------------------------------------------- */
 
-static void request_clear(BallastNodeRequest *r)
+static void request_clear(BallastBalloon *b)
 {
+    BallastNodeRequest *r = &b->nodes.request;
+
     r->active = false;
     timer_del(r->limit);
+    ballast_mems_stop(b);
+    ballast_mems_free(b);
     g_clear_pointer(&r->start, g_free);
 }
 
@@ -335,7 +383,7 @@ void ballast_request_end(BallastBalloon *b, BalloonNodeStatus status)
     if (status == BALLOON_NODE_STATUS_REACHED && told->shortfall) {
         status = BALLOON_NODE_STATUS_SHORT;
     }
-    request_clear(r);
+    request_clear(b);
     trace_ballast_request_end(r->number, r->host_node,
                               BalloonNodeStatus_str(status), told->got,
                               told->other);
@@ -363,8 +411,21 @@ void ballast_request_step(BallastBalloon *b)
                 b->parent_obj.actual == b->nodes.num_pages;
 
     ballast_nodes_follow(b);
-    if (r->active && done && (r->up || !r->by_driver || !ask_down(b))) {
+    if (r->active && !r->mems_asked && done && !ask_next(b)) {
         ballast_request_end(b, BALLOON_NODE_STATUS_REACHED);
+    }
+}
+
+static void request_look(void *opaque)
+{
+    BallastBalloon *b = opaque;
+
+    ballast_nodes_follow(b);
+    if (b->nodes.request.active && !ballast_mems_busy(b)) {
+        b->nodes.request.mems_asked = 0;
+        if (!ask_next(b)) {
+            ballast_request_end(b, BALLOON_NODE_STATUS_REACHED);
+        }
     }
 }
 
@@ -391,6 +452,7 @@ void ballast_request_init(BallastBalloon *b)
 {
     b->nodes.request.limit = timer_new_ms(QEMU_CLOCK_VIRTUAL, request_timeout,
                                           b);
+    b->nodes.request.look = timer_new_ms(QEMU_CLOCK_REALTIME, request_look, b);
     migration_add_notifier(&b->nodes.migrated, request_migrated);
 }
 
@@ -399,6 +461,7 @@ void ballast_request_destroy(BallastBalloon *b)
     migration_remove_notifier(&b->nodes.migrated);
     ballast_request_end(b, BALLOON_NODE_STATUS_RESET);
     g_clear_pointer(&b->nodes.request.limit, timer_free);
+    g_clear_pointer(&b->nodes.request.look, timer_free);
 }
 
 /* Its beginning: from a host node to guest nodes ------------------------- */
@@ -421,6 +484,29 @@ static bool host_is_one_node(void)
            !strpbrk(nodes, ",-");
 }
 
+/* Free, or page cache: what a policy that binds could still get. */
+static uint64_t node_free_bytes(uint32_t node)
+{
+    static const char *const names[] = {
+        "MemFree:", "Active(file):", "Inactive(file):",
+    };
+    g_autofree char *path = g_strdup_printf(NODES_DIR "node%" PRIu32
+                                            "/meminfo", node);
+    g_autofree char *text = NULL;
+    uint64_t kib = 0;
+    unsigned i;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return UINT64_MAX;
+    }
+    for (i = 0; i < ARRAY_SIZE(names); i++) {
+        char *at = strstr(text, names[i]);
+
+        kib += at ? g_ascii_strtoull(at + strlen(names[i]), NULL, 10) : 0;
+    }
+    return kib * KiB;
+}
+
 static bool list_has(const uint32List *list, uint32_t value)
 {
     for (; list; list = list->next) {
@@ -431,6 +517,15 @@ static bool list_has(const uint32List *list, uint32_t value)
     return false;
 }
 
+bool ballast_backend_is_bound(const MemoryPlacementBackend *backend,
+                              uint32_t host_node)
+{
+    return host_is_one_node() ||
+           (!g_strcmp0(backend->policy, "bind") && backend->host_nodes &&
+            !backend->host_nodes->next &&
+            backend->host_nodes->value == host_node);
+}
+
 /* Can the memory of a guest node be on this host node only? */
 static bool vnode_is_bound(const MemoryPlacement *p, uint32_t vnode,
                            uint32_t host_node)
@@ -438,9 +533,6 @@ static bool vnode_is_bound(const MemoryPlacement *p, uint32_t vnode,
     const MemoryPlacementBackendList *it;
     bool any = false;
 
-    if (host_is_one_node()) {
-        return true;
-    }
     for (it = p->backends; it; it = it->next) {
         const MemoryPlacementBackend *backend = it->value;
 
@@ -448,9 +540,7 @@ static bool vnode_is_bound(const MemoryPlacement *p, uint32_t vnode,
             continue;
         }
         any = true;
-        if (g_strcmp0(backend->policy, "bind") || !backend->host_nodes ||
-            backend->host_nodes->next ||
-            backend->host_nodes->value != host_node) {
+        if (!ballast_backend_is_bound(backend, host_node)) {
             return false;
         }
     }
@@ -497,6 +587,9 @@ static void find_candidates(BallastBalloon *b)
             judge_vnode(b, p, it->value);
         }
     }
+    if (b->nodes.request.virtio_mem) {
+        ballast_mems_find(b, p);
+    }
 }
 
 static bool has_something(const BallastNodeRequest *r)
@@ -508,7 +601,7 @@ static bool has_something(const BallastNodeRequest *r)
             return true;
         }
     }
-    return false;
+    return r->mems && r->mems->len;
 }
 
 static bool check_device(BallastBalloon *b, Error **errp)
@@ -526,8 +619,8 @@ static bool check_device(BallastBalloon *b, Error **errp)
 }
 
 static bool check_arguments(BallastBalloon *b, uint32_t host_node,
-                            uint64_t bytes, bool exact, uint32_t timeout,
-                            Error **errp)
+                            uint64_t bytes, bool up, bool exact,
+                            bool virtio_mem, uint32_t timeout, Error **errp)
 {
     if (!host_has_node(host_node)) {
         error_setg(errp, "host-node is %" PRIu32 ", which this host has not",
@@ -538,7 +631,11 @@ static bool check_arguments(BallastBalloon *b, uint32_t host_node,
     } else if (!timeout || timeout > TIMEOUT_MAX_S) {
         error_setg(errp, "timeout is %" PRIu32 "; allowed: 1 to %d seconds",
                    timeout, TIMEOUT_MAX_S);
-    } else if (exact && !ballast_nodes_on(b)) {
+    } else if (up && exact && bytes > node_free_bytes(host_node)) {
+        error_setg(errp, "host node %" PRIu32 " has only %" PRIu64 " bytes "
+                   "left, and exact=true would bind %" PRIu64 " to it",
+                   host_node, node_free_bytes(host_node), bytes);
+    } else if (exact && !virtio_mem && !ballast_nodes_on(b)) {
         error_setg(errp, "the guest's driver does not know guest nodes, so "
                    "that exact=true cannot be done (exact=false is plain "
                    "ballooning, with a report)");
@@ -550,12 +647,13 @@ static bool check_arguments(BallastBalloon *b, uint32_t host_node,
 
 /* A request that is not active yet. */
 static void request_make(BallastBalloon *b, uint32_t host_node, uint64_t bytes,
-                         bool up, bool exact)
+                         bool up, bool exact, bool virtio_mem)
 {
     BallastNodeRequest *r = &b->nodes.request;
 
     *r = (BallastNodeRequest) {
-        .number = r->number, .limit = r->limit,
+        .number = r->number, .limit = r->limit, .look = r->look,
+        .virtio_mem = virtio_mem,
         .host_node = host_node, .up = up, .exact = exact,
         .by_driver = ballast_nodes_on(b),
         .wanted_pages = DIV_ROUND_UP(bytes, BALLAST_PAGE_BYTES),
@@ -568,6 +666,7 @@ static bool request_start(BallastBalloon *b, uint32_t timeout_s, Error **errp)
     BallastNodeRequest *r = &b->nodes.request;
 
     if (!has_something(r)) {
+        ballast_mems_free(b);
         error_setg(errp, "the guest has no memory on host node %" PRIu32,
                    r->host_node);
         return false;
@@ -578,10 +677,11 @@ static bool request_start(BallastBalloon *b, uint32_t timeout_s, Error **errp)
     timer_mod(r->limit, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) +
               timeout_s * 1000LL);
     if (!ask_first(b)) {
-        request_clear(r);
+        request_clear(b);
         r->number--;
-        error_setg(errp, "nothing of host node %" PRIu32 " is in the balloon",
-                   r->host_node);
+        error_setg(errp, r->up ?
+                   "nothing of host node %" PRIu32 " is in the balloon" :
+                   "nothing can be had of host node %" PRIu32, r->host_node);
         return false;
     }
     trace_ballast_request_start(r->number, r->host_node, r->up, r->exact,
@@ -599,26 +699,34 @@ BalloonNodeStart *qmp_balloon_node(uint32_t host_node, uint64_t bytes,
                                    bool has_direction,
                                    BalloonNodeDirection direction,
                                    bool has_exact, bool exact,
+                                   bool has_virtio_mem, bool virtio_mem,
                                    bool has_timeout, uint32_t timeout,
                                    Error **errp)
 {
     BallastBalloon *b = find_device();
     BalloonNodeStart *out;
+    bool up = has_direction && direction == BALLOON_NODE_DIRECTION_UP;
+    bool was_active;
     uint32List **tail;
     unsigned i;
 
     timeout = has_timeout ? timeout : TIMEOUT_S;
     exact = has_exact && exact;
+    virtio_mem = has_virtio_mem && virtio_mem;
     if (!check_device(b, errp) ||
-        !check_arguments(b, host_node, bytes, exact, timeout, errp)) {
+        !check_arguments(b, host_node, bytes, up, exact, virtio_mem, timeout,
+                         errp)) {
         return NULL;
     }
     ballast_nodes_follow(b);
+    was_active = b->nodes.request.active;
     ballast_request_end(b, BALLOON_NODE_STATUS_REPLACED);
-    request_make(b, host_node, bytes,
-                 has_direction && direction == BALLOON_NODE_DIRECTION_UP,
-                 exact);
+    ballast_nodes_withdraw(b);
+    request_make(b, host_node, bytes, up, exact, virtio_mem);
     if (!request_start(b, timeout, errp)) {
+        if (was_active) {
+            ballast_nodes_publish(b, b->parent_obj.actual);
+        }
         return NULL;
     }
     out = g_new0(BalloonNodeStart, 1);
@@ -690,6 +798,8 @@ BalloonNodeInfo *qmp_query_balloon_node(Error **errp)
     out->seq = b->nodes.seq;
     out->done_seq = b->nodes.done_seq;
     out->bad = b->bad_pages;
+    out->placed = ballast_placed_bytes(b);
+    out->unplaced = b->nodes.unplaced_bytes;
     tail = &out->vnodes;
     for (i = 0; i < b->nodes.nr; i++) {
         QAPI_LIST_APPEND(tail, tell_vnode(b, i));

@@ -10,7 +10,7 @@
  * @lock for what is in the map and @looked_at.  The thread takes @lock alone.
  */
 #include "qemu/osdep.h"
-#include "ballast-qapi-events.h"
+#include "qapi/qapi-events-ballast.h"
 #include "block/aio.h"
 #include "exec/ramblock.h"
 #include "placement-map.h"

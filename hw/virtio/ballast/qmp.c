@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The QMP commands of qapi/ballast.json. */
 #include "qemu/osdep.h"
-#include "ballast-qapi-commands.h"
 #include "hw/virtio/ballast/balloon.h"
 #include "hw/virtio/ballast/placement.h"
 #include "internal.h"
 #include "migration/ballast/absent.h"
 #include "migration/ballast/obstacle.h"
 #include "qapi/error.h"
+#include "qapi/qapi-commands-ballast.h"
 
 static BallastBalloon *find_device(void)
 {

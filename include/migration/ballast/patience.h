@@ -6,9 +6,10 @@
  * is work for nothing: what is sent now is hinted, and zeroed, a moment
  * later.  So the migration thread waits, one slice after the other.  A slice
  * is paid for if at least as many dirty pages went in it as could have been
- * sent.  A dirty page of the first round goes once, so paid slices cannot
- * make a migration longer than one that sends all of them; and all that is
- * not paid for is bounded, as is the whole.
+ * sent; what goes beyond that pays for slices in which the guest had no
+ * processor.  A dirty page of the first round goes once, so what is paid for
+ * cannot make a migration longer than one that sends all of them; what is
+ * not is bounded, as is the whole.
  *
  * No locking here: belongs to the migration thread.
  */
@@ -24,9 +25,15 @@
 #define BALLAST_SLICE_NS (4 * BALLAST_MS)
 /** BALLAST_WAIT_MOST_NS - the most that a migration waits in all */
 #define BALLAST_WAIT_MOST_NS (1000 * BALLAST_MS)
-/** BALLAST_WAIT_FIRST_NS - the most that it waits for a first hint */
-#define BALLAST_WAIT_FIRST_NS (20 * BALLAST_MS)
-/** BALLAST_WAIT_UNPAID_NS - the most that is not paid for, that included */
+/**
+ * BALLAST_WAIT_IDLE_NS - slices in a row that bring too little, before QEMU
+ * has its turn; after it there is one slice, to see
+ */
+#define BALLAST_WAIT_IDLE_NS (20 * BALLAST_MS)
+/**
+ * BALLAST_WAIT_UNPAID_NS - the most that is not paid for in all; as long in a
+ * row, with QEMU's turns between them, and nobody waits any more
+ */
 #define BALLAST_WAIT_UNPAID_NS (40 * BALLAST_MS)
 /** BALLAST_PAGES_PER_S - how fast QEMU sends, as long as that is not known */
 #define BALLAST_PAGES_PER_S 262144
@@ -34,7 +41,9 @@
 /**
  * struct ballast_patience - a migration's
  * @waited_ns: in all
- * @unpaid_ns: of that, in slices that brought too little
+ * @worth_ns: how long sending would have taken what went meanwhile
+ * @idle_ns: in slices that brought too little, since one that did not
+ * @unpaid_ns: in all slices that brought too little
  * @slices: as many
  * @unpaid_slices: of these, such that brought too little
  * @gained_pages: dirty pages that went meanwhile
@@ -44,6 +53,8 @@
  */
 struct ballast_patience {
     uint64_t waited_ns;
+    uint64_t worth_ns;
+    uint64_t idle_ns;
     uint64_t unpaid_ns;
     uint64_t slices;
     uint64_t unpaid_slices;

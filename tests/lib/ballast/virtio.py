@@ -25,6 +25,7 @@ PAGE_POISON = 1 << 4
 REPORTING = 1 << 5
 VERSION_1 = 1 << 32
 NODES = 1 << 50
+UNPLUGGED_INACCESSIBLE = 1 << 1     # virtio-mem
 
 NO_TARGET = 0xffffffff
 
@@ -417,6 +418,37 @@ class Driver:
     def broken(self) -> bool:
         """The device asked for a reset."""
         return bool(self.transport.get_status() & _NEEDS_RESET)
+
+
+class MemDevice(Driver):
+    """virtio-mem: plugs and unplugs what the host asks for, from the front.  2 KiB of buffers at base + 64 KiB."""
+
+    def _config(self, offset: int) -> int:
+        low, high = (self.transport.qtest.readl(self.transport.config + offset + at) for at in (0, 4))
+        return low | high << 32
+
+    @property
+    def plugged(self) -> int:
+        """Bytes."""
+        return self._config(40)
+
+    @property
+    def requested(self) -> int:
+        """Bytes."""
+        return self._config(48)
+
+    def obey(self) -> None:
+        """Plug or unplug until the size is as requested."""
+        block, addr = self._config(0), self._config(16)
+        while self.plugged != self.requested:
+            grow = self.requested > self.plugged
+            at = addr + self.plugged - (0 if grow else block)
+            buffer = self.base + self.RING_SPAN
+            self.transport.qtest.write(buffer, struct.pack('<H6xQH6x', 0 if grow else 1, at, 1))
+            self.queues['queue'].add([out(buffer, 24), into(buffer + 1024, 10)])
+            self.queues['queue'].wait_idle()
+            (answer,) = struct.unpack('<H', self.transport.qtest.read(buffer + 1024, 2))
+            assert answer == 0, f'virtio-mem: answer {answer}'
 
 
 class Balloon(Driver):

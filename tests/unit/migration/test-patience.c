@@ -4,9 +4,9 @@
  * never or for ever, at random, on machines that wake late.
  *
  * Whatever they do, a migration waits no longer than patience.h says, and,
- * but for what is not paid for, no longer than sending the dirty pages that
- * went would have taken.  Control: if each slice with a hint in it counted as
- * paid, a guest that dribbles would break that.
+ * but for 40 ms, no longer than sending the dirty pages that went would have
+ * taken.  Control: if each slice with a hint in it counted as paid, a guest
+ * that dribbles would break that.
  */
 #include <stdio.h>
 #include <string.h>
@@ -23,7 +23,7 @@ enum guest { FAST, SLOW, DRIBBLES, SILENT, MIXED, KINDS };
 
 struct migration {
     struct ballast_patience p;
-    uint64_t dirty_pages;
+    uint64_t dirty_pages, hinted_pages;
     uint64_t pace;              /* pages QEMU sends in a slice */
     uint64_t most_per_s;
     enum guest guest;
@@ -47,6 +47,7 @@ static bool wait_slice(struct migration *m)
     uint64_t pages = hinted(m), counted = pages;
 
     m->dirty_pages -= pages;
+    m->hinted_pages += pages;
     if (m->any_pays && pages) {
         counted = 1000 * m->pace;
     }
@@ -85,31 +86,31 @@ static struct migration run(enum guest guest, uint64_t schedule, bool any_pays)
     return m;
 }
 
-/* All the pages that went, at the pace that was known when they did. */
+/* But for what every guest may have, no longer than sending had taken. */
 static bool is_paid_for(const struct migration *m)
 {
-    uint64_t paid = m->p.waited_ns - m->p.unpaid_ns;
     uint64_t slowest = m->pace < UNKNOWN_PACE ? m->pace : UNKNOWN_PACE;
+    uint64_t per_s = m->most_per_s ? m->most_per_s : slowest * 250;
 
-    return paid <= DIRTY_PAGES / slowest * BALLAST_SLICE_NS;
+    return m->p.waited_ns < m->hinted_pages * 1000 * BALLAST_MS / per_s +
+                            BALLAST_WAIT_UNPAID_NS + SLICE_MOST_NS;
 }
 
 static bool is_bounded(const struct migration *m)
 {
-    return m->p.waited_ns < BALLAST_WAIT_MOST_NS + SLICE_MOST_NS &&
-           m->p.unpaid_ns < BALLAST_WAIT_UNPAID_NS + SLICE_MOST_NS &&
-           m->p.unpaid_slices <= BALLAST_WAIT_UNPAID_NS / BALLAST_SLICE_NS;
+    return m->p.waited_ns < BALLAST_WAIT_MOST_NS + SLICE_MOST_NS;
 }
 
-/* How much a dribbling guest may gain by what it dribbles. */
-static bool pays_its_way(const struct migration *m)
+/* Not more than every guest may have. */
+static bool is_given_up(const struct migration *m)
 {
-    return m->p.waited_ns < BALLAST_WAIT_UNPAID_NS + SLICE_MOST_NS;
+    return m->p.waited_ns < BALLAST_WAIT_UNPAID_NS + SLICE_MOST_NS &&
+           m->p.slices <= BALLAST_WAIT_UNPAID_NS / BALLAST_SLICE_NS;
 }
 
 static int bounds(void)
 {
-    bool ok = true, paid = true, idle = true, control = true;
+    bool bounded = true, paid = true, given_up = true, control = true;
     uint64_t schedule;
     struct migration m;
     enum guest guest;
@@ -117,56 +118,91 @@ static int bounds(void)
     for (schedule = 0; schedule < GUESTS; schedule++) {
         for (guest = 0; guest < KINDS; guest++) {
             m = run(guest, schedule, false);
-            ok &= is_bounded(&m);
+            bounded &= is_bounded(&m);
             paid &= is_paid_for(&m);
             if (guest == DRIBBLES || guest == SILENT || guest == SLOW) {
-                idle &= pays_its_way(&m);
+                given_up &= is_given_up(&m);
             }
         }
         m = run(DRIBBLES, schedule, true);
-        control &= pays_its_way(&m);
+        control &= is_paid_for(&m);
     }
-    return report(ok, "no guest makes a migration wait longer than allowed") +
-           report(paid, "what is waited for hints is less than sending takes") +
-           report(idle, "slow, dribbling and silent guests are not waited for") +
+    return report(bounded, "no guest makes a migration wait without end") +
+           report(paid, "waiting for hints takes less than sending would") +
+           report(given_up, "slow, dribbling and silent guests: 40 ms") +
            report(!control, "control: if any hint paid, dribbling would do");
 }
 
-static int patience(void)
+/* A slice of 4 ms with nothing but this in it. */
+static bool slice(struct ballast_patience *p, uint64_t pages)
+{
+    return ballast_patience_waited(p, BALLAST_SLICE_NS, pages, 0, false);
+}
+
+static bool pays(uint64_t pages, uint64_t most_per_s, bool has_sent)
 {
     struct ballast_patience p = {};
-    int bad = 0, slices = 1;
 
-    while (ballast_patience_waited(&p, BALLAST_SLICE_NS, 0, 0, false)) {
+    if (has_sent) {
+        ballast_patience_sent(&p, 500000, 1000 * BALLAST_MS);
+    }
+    ballast_patience_waited(&p, BALLAST_SLICE_NS, pages, most_per_s, false);
+    return !p.unpaid_slices;
+}
+
+static int pace(void)
+{
+    return report(pays(1049, 0, false) && !pays(1048, 0, false),
+                  "at first a slice costs what goes at 1 GiB/s") +
+           report(pays(2000, 0, true) && !pays(1999, 0, true),
+                  "once QEMU has sent, what goes at its pace") +
+           report(pays(41, 10000, true) && !pays(39, 10000, true),
+                  "at most what the bandwidth limit lets through");
+}
+
+/* A guest without a processor for a while, after one in which it had it. */
+static int stall(void)
+{
+    struct ballast_patience p = {};
+    int bad, i, slices = 1;
+
+    for (i = 0; i < 10; i++) {
+        slice(&p, 4 * UNKNOWN_PACE);
+    }
+    while (slice(&p, 0)) {
         slices++;
     }
-    bad += report(slices == BALLAST_WAIT_FIRST_NS / BALLAST_SLICE_NS,
-                  "a first hint is waited for some slices");
-    bad += report(ballast_patience_waited(&p, BALLAST_SLICE_NS, 1049, 0, false),
-                  "as many pages as are sent at 1 GiB/s pay for a slice");
-    bad += report(!ballast_patience_waited(&p, BALLAST_SLICE_NS, 1048, 0,
-                                           false),
-                  "less does not");
-    bad += report(ballast_patience_waited(&p, BALLAST_SLICE_NS, 40, 10000,
-                                          false),
-                  "with a bandwidth limit, what it lets through does");
-    ballast_patience_sent(&p, 500000, 1000 * BALLAST_MS);
-    bad += report(!ballast_patience_waited(&p, BALLAST_SLICE_NS, 1999, 0,
-                                           false) &&
-                  ballast_patience_waited(&p, BALLAST_SLICE_NS, 2000, 0, false),
-                  "once QEMU has sent, its own pace counts");
-    bad += report(ballast_patience_waited(&p, BALLAST_SLICE_NS, 5000, 0, true) &&
-                  ballast_patience_left(&p),
-                  "a guest that has finished is waited for while hints come");
-    bad += report(!ballast_patience_waited(&p, BALLAST_SLICE_NS, 0, 0, true) &&
-                  !ballast_patience_left(&p),
-                  "and no more after");
+    bad = report(slices == BALLAST_WAIT_IDLE_NS / BALLAST_SLICE_NS,
+                 "some slices without a hint are waited for");
+    for (i = 0; i < 4; i++) {
+        bad += !ballast_patience_left(&p) || slice(&p, 0);
+    }
+    bad += report(!bad && ballast_patience_left(&p) &&
+                  slice(&p, 2 * UNKNOWN_PACE) && !p.idle_ns,
+                  "then one at a time; if there are hints again, more");
+    for (i = 0; i < 10; i++) {
+        slice(&p, 0);
+    }
+    bad += report(!ballast_patience_left(&p), "nobody waits for ever");
+    return bad;
+}
+
+static int finished(void)
+{
+    struct ballast_patience p = {};
+    int bad;
+
+    bad = report(ballast_patience_waited(&p, BALLAST_SLICE_NS, 5000, 0, true) &&
+                 ballast_patience_left(&p),
+                 "who has finished is waited for while hints come");
+    ballast_patience_waited(&p, BALLAST_SLICE_NS, 0, 0, true);
+    bad += report(!ballast_patience_left(&p), "and no more after");
     return bad;
 }
 
 int main(void)
 {
-    int bad = bounds() + patience();
+    int bad = bounds() + pace() + stall() + finished();
 
     report_end();
     return bad > 0;

@@ -15,7 +15,7 @@
 #define BALLAST_CLAIM_H
 
 #include "exec/cpu-common.h"
-#include "ballast-qapi-types.h"
+#include "qapi/qapi-types-ballast.h"
 #include "system/hostmem.h"
 
 #define BALLAST_MAX_LINES 64
@@ -169,6 +169,23 @@ void ballast_claim_lower(const BallastDelta *given);
  */
 bool ballast_claim_raise(const BallastDelta *taken, bool wait, char **why,
                          uint64_t *missing);
+
+/**
+ * ballast_claim_raise_on() - the same, for memory that will be on one node
+ * @taken: as above
+ * @moved: the part of it that will be on @node.  Where the line that pays
+ *         promises memory of any node, that node's line promises it instead,
+ *         until it is given back
+ * @node: host node
+ * @wait: as above
+ * @why: as above
+ * @missing: as above
+ *
+ * Return: as above.
+ */
+bool ballast_claim_raise_on(const BallastDelta *taken,
+                            const BallastDelta *moved, uint32_t node,
+                            bool wait, char **why, uint64_t *missing);
 
 /** ballast_claim_wait_no_more() - leave the ledger's queue, if in it */
 void ballast_claim_wait_no_more(void);

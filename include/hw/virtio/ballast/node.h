@@ -84,6 +84,11 @@ typedef struct BallastNode {
  * @up: to the guest
  * @exact: nothing of other host nodes instead
  * @by_driver: the driver knows nodes; otherwise plain ballooning
+ * @virtio_mem: virtio-mem devices may serve what is left
+ * @mems: those which may, see node-mem.c; NULL: not looked for
+ * @mems_asked: bytes that they were asked for; 0: not yet, or no more
+ * @mems_done: they had their turn
+ * @look: looks whether they are done
  * @last: what is left may come from anywhere now
  * @wanted_pages: asked for, 4K pages
  * @candidates: entries that have memory on @host_node, a bit each
@@ -101,6 +106,11 @@ typedef struct BallastNodeRequest {
     bool up;
     bool exact;
     bool by_driver;
+    bool virtio_mem;
+    GArray *mems;
+    uint64_t mems_asked;
+    bool mems_done;
+    QEMUTimer *look;
     bool last;
     uint64_t wanted_pages;
     uint32_t candidates;
@@ -123,6 +133,9 @@ typedef struct BallastNodeRequest {
  * @node: the last is for all guest nodes beyond the table
  * @request: see there
  * @requested: the targets are of a request that was left behind
+ * @spans: guest memory with a policy of ours, see node-place.c
+ * @sweep: looks which of them need none any more
+ * @unplaced_bytes: given to the guest without one, ever
  * @migrated: notifier of migrations from here
  */
 typedef struct BallastNodes {
@@ -135,6 +148,9 @@ typedef struct BallastNodes {
     BallastNode node[BALLAST_NODES_MAX + 1];
     BallastNodeRequest request;
     bool requested;
+    GArray *spans;
+    QEMUTimer *sweep;
+    uint64_t unplaced_bytes;
     NotifierWithReturn migrated;
 } BallastNodes;
 

@@ -7,8 +7,8 @@
 #define BALLAST_PLACEMENT_H
 
 #include "exec/cpu-common.h"
-#include "ballast-qapi-types.h"
 #include "hw/virtio/ballast/pagenode.h"
+#include "qapi/qapi-types-ballast.h"
 #include "system/numa.h"
 
 #define BALLAST_SAMPLES_DEFAULT 4096
