@@ -292,7 +292,7 @@ def _mapping(pid: int, size: int, *options: str, **more: Any) -> Tuple[Dict[str,
 
 def _process(kind: str) -> None:
     _need()
-    with tempfile.NamedTemporaryFile(prefix='ballast-') as file:
+    with tempfile.NamedTemporaryFile(prefix='ballast-', dir='/dev/shm') as file:
         with _child(file.name if kind == 'file' else kind, 256 * MIB, 96 * MIB) as pid:
             value, exactly = _mapping(pid, 256 * MIB, '--exact')
             tap.equal((value['mode'], value['method'], exactly['kind']), ('exact', 'move-pages', kind), 'how')

@@ -87,19 +87,25 @@ static int kernel_runs(const struct ballast_eyes *eyes, uint64_t start,
     return nr;
 }
 
+/* Asked for once: it never changes. */
 static uint64_t transparent_huge_bytes(void)
 {
-    FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size",
-                    "re");
+    static _Atomic uint64_t known;
     unsigned long bytes = 0;
+    FILE *f;
 
+    if (known) {
+        return known;
+    }
+    f = fopen("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "re");
     if (f) {
         if (fscanf(f, "%lu", &bytes) != 1) {
             bytes = 0;
         }
         fclose(f);
     }
-    return bytes ? bytes : 2UL << 20;
+    known = bytes ? bytes : 2UL << 20;
+    return known;
 }
 
 void ballast_eyes_init(struct ballast_eyes *eyes, pid_t pid)
@@ -260,17 +266,21 @@ static bool runs_sane(const struct ballast_page_run *run, unsigned nr,
 }
 
 /*
- * What begins at @at needs no scan: not a huge page, and not absent.  Where
- * small pages are dense, a scan of all of them costs a tenth of asking for
- * them, and saves nothing.
+ * By the page at @at.  Where small pages are dense, a scan of all of them
+ * costs a tenth of asking for them, and saves nothing: a look at the first
+ * of 2 MiB tells that it is not a huge page, and not absent.
  */
-static bool is_small(const struct ballast_eyes *eyes, uint64_t at)
+static enum landscape landscape_at(const struct ballast_eyes *eyes,
+                                   uint64_t at)
 {
     struct ballast_page_run run;
     uint64_t walked;
 
-    return eyes->runs(eyes, at, at + eyes->page_bytes, &run, 1,
-                      &walked) == 1 && !run.huge;
+    if (!eyes->runs || eyes->runs(eyes, at, at + eyes->page_bytes, &run, 1,
+                                  &walked) != 1) {
+        return MIXED;
+    }
+    return run.huge ? HUGE : DENSE;
 }
 
 /* Scan from @at; where to go on, or @at if the kernel does not tell. */
@@ -297,11 +307,11 @@ static void look_small(const struct ballast_eyes *eyes, struct batch *b,
                        uint64_t start, uint64_t end,
                        struct ballast_sample *out)
 {
-    enum landscape land = MIXED;
+    enum landscape land = landscape_at(eyes, start);
     uint64_t at = start, next;
 
     while (eyes->runs && at < end) {
-        if (land == DENSE && is_small(eyes, at)) {
+        if (land == DENSE) {
             next = at - at % eyes->huge_bytes + eyes->huge_bytes;
             next = next < end ? next : end;
             ask_each(eyes, b, at, next, eyes->page_bytes, out);
@@ -314,6 +324,9 @@ static void look_small(const struct ballast_eyes *eyes, struct batch *b,
             }
         }
         at = next;
+        if (land == DENSE && at < end) {
+            land = landscape_at(eyes, at);
+        }
     }
     out->flat += end - at;
     ask_each(eyes, b, at, end, eyes->page_bytes, out);

@@ -376,6 +376,8 @@ static void test_liars(void)
         fill(100, PAGES - 100, 3, false);
         kernel.lie = lie;
         ok = exact_is_right(0, PAGES, &s) && ok;
+        fill(0, PAGES, 1, true);
+        ok = exact_is_right(16, 1024, &s) && ok;
     }
     check(ok, "runs that cannot be: every page is asked for, once");
     new_memory();
