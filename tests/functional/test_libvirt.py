@@ -183,7 +183,7 @@ def _hints_of(guest: VirtGuest, move: Callable[[], None]) -> Dict[str, Any]:
 def _check_hints(info: Dict[str, Any]) -> None:
     total = info['total']
     tap.note(f"{info['armings']} armings; {total}")
-    assert total['applied-bytes'] > 100 * MIB, 'hints saved little'
+    assert info['armings'] > 0 and total['applied-bytes'] > 32 * MIB, 'hints were not used'
     for fault in ('unarmed', 'malformed', 'foreign', 'bad-ids'):
         tap.equal(total[fault], 0, fault)
 

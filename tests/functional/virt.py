@@ -42,10 +42,15 @@ class VirshError(RuntimeError):
     """virsh failed; the text is what it printed."""
 
 
+def _which(program: str) -> str:
+    """Its path; daemons are not in the PATH of all users."""
+    return shutil.which(program, path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin") or ''
+
+
 def missing() -> str:
     """What libvirt lacks here, or ''."""
     for program in ('libvirtd', 'virsh'):
-        if not shutil.which(program):
+        if not _which(program):
             return f'{program} (Debian: libvirt-daemon, libvirt-daemon-driver-qemu, libvirt-clients)'
     found = subprocess.run(['virsh', '--version'], capture_output=True, text=True, check=False).stdout
     version = tuple(int(part) for part in found.strip().split('.') if part.isdigit())
@@ -96,7 +101,7 @@ class Daemon:
         self._log = directory / 'libvirtd.log'
         with self._log.open('wb') as log:
             self.process = subprocess.Popen(    # pylint: disable=consider-using-with
-                as_user('libvirtd', '-f', str(configuration / 'libvirtd.conf')),
+                as_user(_which('libvirtd'), '-f', str(configuration / 'libvirtd.conf')),
                 env=self._environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log)
 
@@ -305,8 +310,11 @@ class VirtGuest(Shell):
         wait_until(lambda: self.memory()['actual'] == target, f'the balloon of {self.name}', 120)
 
     def migrate(self, to: Daemon, *words: str, xml: Optional[str] = None) -> None:
-        """Live to another daemon, over a Unix socket if the words say nothing; with other XML, if given."""
-        other = ['--xml', self.file(xml)] if xml else []
+        """Live to another daemon, over a Unix socket if the words say nothing; with other XML, if given.
+
+        Not faster than guests give hints, and paused in the end if they write too much.
+        """
+        other = ['--bandwidth', '100', '--timeout', '60', *(['--xml', self.file(xml)] if xml else [])]
         if '--p2p' not in words and '--migrateuri' not in words:
             other += ['--migrateuri', f'unix://{to.directory}/{self.name}.sock']
         self.resume('migrate', '--live', *other, *words, self.name, to.uri)
