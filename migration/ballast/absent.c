@@ -814,6 +814,7 @@ static void about_to_send(void *opaque, uint64_t *must_precopy,
     if (!migration_thread_is_self()) {
         return;
     }
+    ballast_hints_ask();
     if (take_turn(&first)) {
         whole = arm(&first) && look_at_all(&first);
         finish(&first, whole);
