@@ -15,17 +15,18 @@ _ballast_options() {
     watch) echo '--interval --count --top' ;;
     metrics) echo '--textfile --no-participants' ;;
     migration) echo '--qmp --json --watch --timeout' ;;
+    placement) echo '--qmp --pid --exact --svg --json --timeout' ;;
     esac
     echo '--ledger --help'
 }
 
 _ballast_commands='init status claim release run check watch metrics
-                   migration'
+                   migration placement'
 
 # What follows an option; false if that option takes nothing.
 _ballast_value() {
     case $1 in
-    --ledger | --textfile | --qmp)
+    --ledger | --textfile | --qmp | --svg)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         ;;

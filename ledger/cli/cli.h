@@ -52,6 +52,8 @@ enum {
     OPT_QMP,
     OPT_WATCH,
     OPT_TIMEOUT,
+    OPT_EXACT,
+    OPT_SVG,
 };
 
 #define COMMON_OPTIONS \
@@ -86,6 +88,7 @@ extern const size_t nr_commands;
 int cmd_init(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_migration(int argc, char **argv);
+int cmd_placement(int argc, char **argv);
 int cmd_claim(int argc, char **argv);
 int cmd_release(int argc, char **argv);
 int cmd_run(int argc, char **argv);

@@ -68,6 +68,13 @@ const struct command commands[] = {
       "Asks a QEMU, with Ballast or without, about its migration and its\n"
       "free page hints.",
       false },
+    { "placement", cmd_placement,
+      "--qmp PATH | --pid PID [--exact[=SECONDS]]\n"
+      "                         [--svg FILE] [--json] [--timeout SECONDS]",
+      "tell on which host nodes a guest's memory is; needs no ledger",
+      "Asks a QEMU with Ballast where its guest's memory really is, or looks\n"
+      "at any QEMU from outside.  Nothing is changed or populated.",
+      false },
 };
 
 const size_t nr_commands = sizeof(commands) / sizeof(commands[0]);
@@ -89,7 +96,7 @@ static const struct {
     { OPT_FORCE, NULL, "replace a ledger that nobody is in" },
     { OPT_JSON, NULL, "print JSON, for errors too" },
     { OPT_NAME, "NAME", "name in the ledger" },
-    { OPT_PID, "PID", "the claim ends with this process" },
+    { OPT_PID, "PID", "a process (claim: the claim ends with it)" },
     { OPT_CLAIM, "SIZE[@NODE][/PAGE]", "what to claim; may be repeated" },
     { OPT_REPAIR, NULL, "put right what can be" },
     { OPT_OVERCOMMIT, "[NODE=]PERCENT",
@@ -104,6 +111,8 @@ static const struct {
     { OPT_QMP, "PATH", "QEMU's QMP socket" },
     { OPT_WATCH, "[=SECONDS]", "ask again and again (1)" },
     { OPT_TIMEOUT, "SECONDS", "give up when QEMU says nothing (5)" },
+    { OPT_EXACT, "[=SECONDS]", "look at every page, for so long (300)" },
+    { OPT_SVG, "FILE", "also draw a picture" },
 };
 
 static const struct command *current;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "member.h"
 #include "qmp.h"
 
 #define PAGE_BYTES 4096     /* of an x86 guest */
@@ -31,18 +32,6 @@ struct moment {
     bool ballast;
 };
 
-static struct json_object *get(struct json_object *o, const char *name)
-{
-    struct json_object *value;
-
-    return json_object_object_get_ex(o, name, &value) ? value : NULL;
-}
-
-static uint64_t number(struct json_object *o, const char *name)
-{
-    return json_object_get_uint64(get(o, name));
-}
-
 /* A string of QEMU's, nothing in it that moves a cursor; its width. */
 static int print_text(const char *text)
 {
@@ -52,14 +41,6 @@ static int print_text(const char *text)
         putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
     }
     return width;
-}
-
-static const char *text_of(struct json_object *o, const char *name,
-                           const char *otherwise)
-{
-    struct json_object *value = get(o, name);
-
-    return value ? json_object_get_string(value) : otherwise;
 }
 
 static void size_text(uint64_t bytes, char *buf, size_t len)
@@ -140,10 +121,10 @@ static void print_row(const char *name, struct json_object *left,
     int width;
 
     print_label(name);
-    width = print_figure(name, get(left, name));
-    if (get(right, name)) {
+    width = print_figure(name, member_get(left, name));
+    if (member_get(right, name)) {
         printf("%*s", width < FIGURE ? FIGURE - width : 1, "");
-        print_figure(name, get(right, name));
+        print_figure(name, member_get(right, name));
     }
     putchar('\n');
 }
@@ -169,7 +150,7 @@ static void print_rows(struct json_object *names, const char *const *order,
     const char *const *known;
 
     for (known = order; *known; known++) {
-        if (get(names, *known)) {
+        if (member_get(names, *known)) {
             print_row(*known, left, right);
         }
     }
@@ -189,8 +170,8 @@ static void print_verdicts(struct json_object *hints)
         "malformed", "foreign", "bad-ids", NULL
     };
     static const char *const hidden[] = { NULL };
-    struct json_object *now = get(hints, "migration");
-    struct json_object *all = get(hints, "total");
+    struct json_object *now = member_get(hints, "migration");
+    struct json_object *all = member_get(hints, "total");
     struct json_object *names = all ? all : now;
 
     if (json_object_is_type(names, json_type_object)) {
@@ -209,7 +190,7 @@ static void print_part(const char *name, struct json_object *part)
         "pieces", "scan-time-ns", "scan-max-ns", "arm-time-ns", NULL
     };
     static const char *const hidden[] = { "use", NULL };
-    const char *use = text_of(part, "use", NULL);
+    const char *use = member_text(part, "use", NULL);
 
     print_text(name);
     printf(use ? ": " : ":");
@@ -239,9 +220,9 @@ static void print_device(struct json_object *hints, const char *otherwise)
     };
 
     printf("hints: ");
-    print_text(text_of(hints, "device", otherwise));
+    print_text(member_text(hints, "device", otherwise));
     printf(": ");
-    print_text(text_of(hints, "state", "?"));
+    print_text(member_text(hints, "state", "?"));
     putchar('\n');
     print_rows(hints, order, hidden, hints, NULL);
     print_verdicts(hints);
@@ -250,7 +231,7 @@ static void print_device(struct json_object *hints, const char *otherwise)
 
 static void print_hints(const struct moment *m)
 {
-    struct json_object *devices = get(m->hints, "devices");
+    struct json_object *devices = member_get(m->hints, "devices");
     size_t i;
 
     if (!m->hints) {
@@ -266,36 +247,38 @@ static void print_hints(const struct moment *m)
 
 static void print_sent(struct json_object *ram)
 {
-    uint64_t total = number(ram, "total"), left = number(ram, "remaining");
+    uint64_t total = member_number(ram, "total");
+    uint64_t left = member_number(ram, "remaining");
     char sent[32], size[32], rest[32];
 
-    size_text(number(ram, "transferred"), sent, sizeof(sent));
+    size_text(member_number(ram, "transferred"), sent, sizeof(sent));
     size_text(total, size, sizeof(size));
     size_text(left, rest, sizeof(rest));
     printf("  %-*s%s for a guest of %s, %s left (%.0f %% done)\n", LABEL,
            "sent", sent, size, rest, left >= total ? 0 :
            100 - 100 * (double)left / (double)total);
     printf("  %-*s%" PRIu64 " with content, %" PRIu64 " zero\n", LABEL,
-           "pages", number(ram, "normal"), number(ram, "duplicate"));
+           "pages", member_number(ram, "normal"),
+           member_number(ram, "duplicate"));
     printf("  %-*s%" PRIu64 "; %" PRIu64 " pages/s dirtied\n", LABEL,
-           "harvests", number(ram, "dirty-sync-count"),
-           number(ram, "dirty-pages-rate"));
+           "harvests", member_number(ram, "dirty-sync-count"),
+           member_number(ram, "dirty-pages-rate"));
 }
 
 static void print_migration(struct json_object *migrate)
 {
-    struct json_object *ram = get(migrate, "ram");
-    const char *error = text_of(migrate, "error-desc", NULL);
+    struct json_object *ram = member_get(migrate, "ram");
+    const char *error = member_text(migrate, "error-desc", NULL);
 
-    printf("migration: %s", text_of(migrate, "status", "none so far"));
-    if (get(migrate, "total-time")) {
-        printf(", %.1f s", (double)number(migrate, "total-time") / 1e3);
+    printf("migration: %s", member_text(migrate, "status", "none so far"));
+    if (member_get(migrate, "total-time")) {
+        printf(", %.1f s", (double)member_number(migrate, "total-time") / 1e3);
     }
-    if (get(migrate, "downtime")) {
-        printf(", downtime %" PRIu64 " ms", number(migrate, "downtime"));
-    } else if (get(migrate, "expected-downtime")) {
+    if (member_get(migrate, "downtime")) {
+        printf(", downtime %" PRIu64 " ms", member_number(migrate, "downtime"));
+    } else if (member_get(migrate, "expected-downtime")) {
         printf(", downtime would be %" PRIu64 " ms",
-               number(migrate, "expected-downtime"));
+               member_number(migrate, "expected-downtime"));
     }
     putchar('\n');
     if (error) {
@@ -310,13 +293,13 @@ static void print_migration(struct json_object *migrate)
 
 static void print_moment(const struct moment *m)
 {
-    struct json_object *qemu = get(get(get(m->greeting, "QMP"), "version"),
-                                   "qemu");
+    struct json_object *said = member_get(m->greeting, "QMP");
+    struct json_object *qemu = member_get(member_get(said, "version"), "qemu");
 
-    print_text(text_of(m->name, "name", "guest without a name"));
+    print_text(member_text(m->name, "name", "guest without a name"));
     printf(" (QEMU %" PRIu64 ".%" PRIu64 ".%" PRIu64 "): %s\n",
-           number(qemu, "major"), number(qemu, "minor"),
-           number(qemu, "micro"), text_of(m->status, "status", "?"));
+           member_number(qemu, "major"), member_number(qemu, "minor"),
+           member_number(qemu, "micro"), member_text(m->status, "status", "?"));
     print_migration(m->migrate);
     print_hints(m);
 }
@@ -325,9 +308,10 @@ static void print_json(const struct moment *m)
 {
     struct json_object *all = json_object_new_object();
 
-    json_object_object_add(all, "name", json_object_get(get(m->name, "name")));
+    json_object_object_add(all, "name",
+                           json_object_get(member_get(m->name, "name")));
     json_object_object_add(all, "status",
-                           json_object_get(get(m->status, "status")));
+                           json_object_get(member_get(m->status, "status")));
     json_object_object_add(all, "migration", json_object_get(m->migrate));
     json_object_object_add(all, "ballast", json_object_new_boolean(m->ballast));
     json_object_object_add(all, "hints", json_object_get(m->hints));

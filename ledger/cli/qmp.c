@@ -179,10 +179,14 @@ static struct json_object *read_answer(struct qmp *q)
     return message;
 }
 
-static bool send_command(struct qmp *q, const char *command)
+static bool send_command(struct qmp *q, const char *command,
+                         const char *arguments)
 {
-    char text[128];
-    int len = snprintf(text, sizeof(text), "{\"execute\": \"%s\"}\n", command);
+    char text[256];
+    int len = snprintf(text, sizeof(text),
+                       "{\"execute\": \"%s\"%s%s}\n", command,
+                       arguments ? ", \"arguments\": " : "",
+                       arguments ? arguments : "");
     ssize_t n;
 
     if (!wait_ready(q, POLLOUT)) {
@@ -225,12 +229,18 @@ static bool not_there(struct qmp *q, const char *command,
 
 struct json_object *qmp_query(struct qmp *q, const char *command, bool *absent)
 {
+    return qmp_execute(q, command, NULL, absent);
+}
+
+struct json_object *qmp_execute(struct qmp *q, const char *command,
+                                const char *arguments, bool *absent)
+{
     struct json_object *answer = NULL, *value = NULL;
 
     if (absent) {
         *absent = false;
     }
-    if (send_command(q, command)) {
+    if (send_command(q, command, arguments)) {
         answer = read_answer(q);
     }
     if (answer && json_object_object_get_ex(answer, "return", &value)) {

@@ -23,6 +23,10 @@ void qmp_close(struct qmp *q);
 struct json_object *qmp_query(struct qmp *q, const char *command,
                               bool *absent);
 
+/* The same with arguments: a short JSON object, or NULL. */
+struct json_object *qmp_execute(struct qmp *q, const char *command,
+                                const char *arguments, bool *absent);
+
 /* The greeting. */
 struct json_object *qmp_greeting(const struct qmp *q);
 

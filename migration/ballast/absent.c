@@ -28,6 +28,7 @@
 #include "qemu/osdep.h"
 #include "exec/ram_addr.h"
 #include "migration/ballast/absent.h"
+#include "migration/ballast/hints.h"
 #include "migration/ballast/pagetable.h"
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
@@ -41,6 +42,7 @@
 #include "qemu/timer.h"
 #include "system/hostmem.h"
 #include "system/tcg.h"
+#include "binding.h"
 #include "internal.h"
 #include "trace-migration_ballast.h"
 
@@ -126,6 +128,12 @@ static bool sending_shows(void)
     return !migrate_multifd() && !migrate_rdma();
 }
 
+/* Is it known whether something was sent while hints are applied? */
+static bool hints_are_exact(void)
+{
+    return ballast_in_qemu || sending_shows();
+}
+
 /* Blocks -------------------------------------------------------------- */
 
 /*
@@ -195,7 +203,8 @@ static BallastAbsentUse use_in_this_migration(void)
 {
     return !migration_thread_is_self() ? BALLAST_ABSENT_SNAPSHOT :
            migrate_colo() ? BALLAST_ABSENT_COLO :
-           migrate_postcopy_ram() ? BALLAST_ABSENT_POSTCOPY :
+           migrate_postcopy_ram() && !ballast_in_qemu ?
+           BALLAST_ABSENT_POSTCOPY :
            BALLAST_ABSENT_USED;
 }
 
@@ -271,7 +280,8 @@ void ballast_absent_begin(uint64_t number)
 void ballast_absent_hints_begin(void *addr, uint64_t number)
 {
     g_array_set_size(absent.noted, 0);
-    if (absent.used && number == FIRST && sending_shows()) {
+    if (absent.used && number == FIRST && sending_shows() &&
+        !ballast_in_qemu) {
         qemu_guest_free_page_hint(addr, TARGET_PAGE_SIZE);
         absent.sent_at_note = ballast_pages_sent();
     }
@@ -318,7 +328,7 @@ void ballast_absent_hint(void *addr, size_t bytes, uint64_t number)
     RAMBlock *rb;
     Tracked *t;
 
-    if (!absent.used || number != FIRST || !sending_shows()) {
+    if (!absent.used || number != FIRST || !hints_are_exact()) {
         return;
     }
     rb = qemu_ram_block_from_host(addr, false, &offset);
@@ -333,7 +343,8 @@ void ballast_absent_hints_end(void)
 {
     guint i;
 
-    if (!absent.noted->len || ballast_pages_sent() != absent.sent_at_note) {
+    if (!absent.noted->len ||
+        (!ballast_in_qemu && ballast_pages_sent() != absent.sent_at_note)) {
         return;
     }
     for (i = 0; i < absent.noted->len; i++) {
@@ -372,9 +383,11 @@ static void leave_out_run(Tracked *t, uint64_t first, uint64_t nr,
 /* Generation held. */
 static void leave_out(Look *look, Tracked *t, uint64_t first, uint64_t nr)
 {
+    ballast_bitmap_lock();
     each_dirty(t, first, nr, leave_out_run, look);
-    qemu_guest_free_page_hint(t->rb->host + (first << TARGET_PAGE_BITS),
-                              nr << TARGET_PAGE_BITS);
+    ballast_bitmap_drop(t->rb->host + (first << TARGET_PAGE_BITS),
+                        nr << TARGET_PAGE_BITS);
+    ballast_bitmap_unlock();
 }
 
 /* Absent pages of a part of a block; false if that is not known. */
@@ -805,13 +818,12 @@ static void finish(Look *look, bool whole)
     }
 }
 
-static void about_to_send(void *opaque, uint64_t *must_precopy,
-                          uint64_t *can_postcopy)
+void ballast_about_to_send(void)
 {
     Look first = {}, further = {};
     bool whole;
 
-    if (!migration_thread_is_self()) {
+    if (!ballast_hints_installed() || !migration_thread_is_self()) {
         return;
     }
     ballast_hints_ask();
@@ -829,6 +841,17 @@ static void about_to_send(void *opaque, uint64_t *must_precopy,
     ballast_wait_turn();
 }
 
+static void __attribute__((constructor)) init_lock(void)
+{
+    qemu_mutex_init(&absent.count_lock);
+}
+
+static void about_to_send(void *opaque, uint64_t *must_precopy,
+                          uint64_t *can_postcopy)
+{
+    ballast_about_to_send();
+}
+
 void ballast_absent_install(void)
 {
     static const SaveVMHandlers hooks = {
@@ -836,8 +859,9 @@ void ballast_absent_install(void)
         .state_pending_exact = about_to_send,
     };
 
-    qemu_mutex_init(&absent.count_lock);
     absent.blocks = g_ptr_array_new_with_free_func(tracked_free);
     absent.noted = g_array_new(false, false, sizeof(Noted));
-    register_savevm_live("ballast-absent", 0, 1, &hooks, NULL);
+    if (!ballast_in_qemu) {
+        register_savevm_live("ballast-absent", 0, 1, &hooks, NULL);
+    }
 }

@@ -23,6 +23,7 @@
 #include "qemu/rcu_queue.h"
 #include "qemu/units.h"
 #include "system/tcg.h"
+#include "binding.h"
 #include "internal.h"
 
 /* What is armed at once. */
@@ -51,7 +52,7 @@ static void arm_chunk(RAMBlock *rb, uint64_t start, uint64_t bytes)
     }
 }
 
-static uint64_t arm_chunks(RAMBlock *rb)
+static uint64_t arm_chunks(RAMBlock *rb, bool arm)
 {
     uint64_t pages = rb->used_length >> TARGET_PAGE_BITS;
     uint64_t chunk_pages = 1ULL << rb->clear_bmap_shift;
@@ -59,15 +60,17 @@ static uint64_t arm_chunks(RAMBlock *rb)
 
     for (page = 0; page < pages; page += chunk_pages) {
         if (test_bit(page >> rb->clear_bmap_shift, rb->clear_bmap)) {
-            arm_chunk(rb, page << TARGET_PAGE_BITS,
-                      chunk_pages << TARGET_PAGE_BITS);
+            if (arm) {
+                arm_chunk(rb, page << TARGET_PAGE_BITS,
+                          chunk_pages << TARGET_PAGE_BITS);
+            }
             armed++;
         }
     }
     return armed;
 }
 
-uint64_t ballast_arm(void)
+static uint64_t arm_blocks(bool arm)
 {
     uint64_t armed = 0;
     RAMBlock *rb;
@@ -75,17 +78,31 @@ uint64_t ballast_arm(void)
     RCU_READ_LOCK_GUARD();
     QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
         if (ballast_block_migrates(rb) && rb->clear_bmap) {
-            armed += arm_chunks(rb);
+            armed += arm_chunks(rb, arm);
         }
     }
     return armed;
+}
+
+/* Built in, under the lock that also sending takes: no note is left then. */
+uint64_t ballast_arm(void)
+{
+    uint64_t noted;
+
+    if (!ballast_in_qemu) {
+        return arm_blocks(true);
+    }
+    noted = arm_blocks(false);
+    ballast_bitmap_arm();
+    return noted;
 }
 
 void ballast_arm_tlb(void)
 {
     RAMBlock *rb;
 
-    if (!tcg_enabled()) {
+    /* The series has it in the harvest. */
+    if (!tcg_enabled() || ballast_in_qemu) {
         return;
     }
     RCU_READ_LOCK_GUARD();

@@ -27,6 +27,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "exec/ram_addr.h"
+#include "binding.h"
 #include "internal.h"
 #include "trace-migration_ballast.h"
 
@@ -137,12 +138,14 @@ static size_t drop_locked(BallastHint *h, size_t nr)
         total_bytes += h[i].bytes;
     }
     ranges = ballast_merge(h, nr);
+    ballast_bitmap_lock();
     ballast_absent_hints_begin(h[0].addr, hints.s.gen.number);
     for (i = 0; i < ranges; i++) {
         ballast_absent_hint(h[i].addr, h[i].bytes, hints.s.gen.number);
-        qemu_guest_free_page_hint(h[i].addr, h[i].bytes);
+        ballast_bitmap_drop(h[i].addr, h[i].bytes);
     }
     ballast_absent_hints_end();
+    ballast_bitmap_unlock();
     count(BALLAST_HINT_APPLIED, nr, total_bytes);
     return ranges;
 }
@@ -315,25 +318,50 @@ void ballast_hints_ask(void)
     }
 }
 
-static void before_harvest(void)
+void ballast_harvest_begins(void)
 {
-    precopy_remove_notifier(&hints.notifier);
-    precopy_add_notifier(&hints.notifier);
+    if (ballast_asked_for()) {
+        ballast_hints_install();
+    }
+    if (!ballast_hints_installed()) {
+        return;
+    }
     if (bql_locked()) {
         ballast_guard_balloons();
     }
-
     if (!stat64_get(&mig_stats.dirty_sync_count)) {
+        ballast_skipped_begin();
         QEMU_LOCK_GUARD(&hints.count_lock);
         memset(&hints.s.migration, 0, sizeof(hints.s.migration));
     }
     generation_end();
 }
 
+void ballast_harvest_ended(void)
+{
+    if (ballast_hints_installed()) {
+        generation_begin();
+    }
+}
+
 static void migration_end(void)
 {
-    QEMU_LOCK_GUARD(&hints.lock);
-    ballast_absent_end();
+    WITH_QEMU_LOCK_GUARD(&hints.lock) {
+        ballast_absent_end();
+    }
+    ballast_skipped_end();
+}
+
+/* Harvests, where QEMU does not call us. */
+static void harvest_event(PrecopyNotifyReason reason)
+{
+    if (reason == PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC) {
+        precopy_remove_notifier(&hints.notifier);
+        precopy_add_notifier(&hints.notifier);
+        ballast_harvest_begins();
+    } else {
+        ballast_harvest_ended();
+    }
 }
 
 static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
@@ -342,10 +370,10 @@ static int precopy_event(NotifierWithReturn *n, void *data, Error **errp)
 
     switch (event->reason) {
     case PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC:
-        before_harvest();
-        break;
     case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
-        generation_begin();
+        if (!ballast_in_qemu) {
+            harvest_event(event->reason);
+        }
         break;
     case PRECOPY_NOTIFY_COMPLETE:
         generation_end();
@@ -381,13 +409,25 @@ static RAMBlockNotifier block_notifier = {
     .ram_block_resized = block_changed,
 };
 
-void ballast_hints_install(void)
+/* Questions about it are answered before, too. */
+static void __attribute__((constructor)) init_locks(void)
 {
     qemu_mutex_init(&hints.lock);
     qemu_mutex_init(&hints.count_lock);
+}
+
+bool ballast_hints_installed(void)
+{
+    return hints.notifier.notify;
+}
+
+void ballast_hints_install(void)
+{
+    if (ballast_hints_installed()) {
+        return;
+    }
     hints.notifier.notify = precopy_event;
     precopy_add_notifier(&hints.notifier);
     ballast_absent_install();
-    ballast_wait_install();
     ram_block_notifier_add(&block_notifier);
 }

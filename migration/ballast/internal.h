@@ -54,6 +54,15 @@ struct ballast_generation ballast_generation_hold(void);
 /** ballast_generation_release() - see ballast_generation_hold() */
 void ballast_generation_release(void);
 
+/** ballast_harvest_begins() - see hooks.h, which only QEMU's build has */
+void ballast_harvest_begins(void);
+
+/** ballast_harvest_ended() - see hooks.h */
+void ballast_harvest_ended(void);
+
+/** ballast_about_to_send() - see hooks.h */
+void ballast_about_to_send(void);
+
 /**
  * ballast_pages_sent() - what QEMU has sent in this migration
  *
@@ -63,9 +72,6 @@ void ballast_generation_release(void);
  * Context: any thread.
  */
 uint64_t ballast_pages_sent(void);
-
-/** ballast_wait_install() - once, before any migration; big lock */
-void ballast_wait_install(void);
 
 /**
  * ballast_wait_begin() - a migration begins

@@ -22,6 +22,7 @@
 #include "migration/options.h"
 #include "qapi/util.h"
 #include "qemu/rcu_queue.h"
+#include "binding.h"
 #include "internal.h"
 #include "trace-migration_ballast.h"
 
@@ -65,7 +66,7 @@ static bool judges(VirtIOBalloon *s)
 
 bool ballast_hints_obstacle(VirtIOBalloon *s, FreePageHintObstacle *obstacle)
 {
-    if (migrate_postcopy_ram()) {
+    if (migrate_postcopy_ram() && !(ballast_in_qemu && judges(s))) {
         *obstacle = FREE_PAGE_HINT_OBSTACLE_POSTCOPY_RAM;
     } else if (migrate_background_snapshot()) {
         *obstacle = FREE_PAGE_HINT_OBSTACLE_BACKGROUND_SNAPSHOT;

@@ -115,7 +115,7 @@ void ballast_wait_turn(void)
     waiting.turn_ns = get_clock();
 }
 
-void ballast_wait_install(void)
+static void __attribute__((constructor)) init_lock(void)
 {
     qemu_mutex_init(&waiting.count_lock);
 }

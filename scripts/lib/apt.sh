@@ -117,3 +117,26 @@ apt_install() {
     logged apt_private env DEBIAN_FRONTEND=noninteractive \
         apt-get -q -y --no-install-recommends install "$@"
 }
+
+# apt_source SUITE DIR PACKAGE: the package's source files of any suite to DIR.
+# Lists of source packages only, in a state of their own.
+apt_source() {
+    local suite=$1 dir=$2 package=$3 own=$apt_dir/$1 base keyring option=''
+    base=$(apt_base_uri "$(apt_suite | sed 's/-backports$//')")
+    if [ -z "$base" ]; then
+        apt_refresh
+        base=$(apt_private apt_base_uri "$(apt_suite | sed 's/-backports$//')")
+    fi
+    [ -n "$base" ] || return 1
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ ! -f "$keyring" ] || option="[signed-by=$keyring] "
+    mkdir -p "$own"
+    (
+        apt_dir=$own
+        apt_write_conf "$own/sources.list" -
+        echo "deb-src $option$base $suite main" >"$own/sources.list"
+        apt_update
+        cd "$dir" || exit 1
+        logged apt_private apt-get -q source --download-only --tar-only "$package"
+    )
+}

@@ -667,11 +667,14 @@ class Checker:
                 os.path.basename(name)[:-len('.py')] in text}
 
     def tree(self):
-        """All files but documentation and what only runs by itself."""
+        """All files but documentation and what only runs by itself; examples
+        are tried out."""
         programs = {os.path.relpath(path, TOP) for _, path in self.programs()}
         return [name for name in self.files()
                 if name not in programs - self.shared and
-                not name.startswith('docs/') and not name.endswith('.md')]
+                (not name.startswith('docs/') or
+                 name.startswith('docs/examples/')) and
+                not name.endswith('.md')]
 
     def qemu_files(self):
         src = self.args.qemu_src

@@ -33,11 +33,12 @@ MACHINE_PATTERNS = ('/sys/kernel/mm/transparent_hugepage/*enabled',
                     '/sys/module/kvm*/parameters/*')
 
 # In build/: what setup and check leave for themselves, and other builds.
-NOT_INPUTS = re.compile(r'deps|demo|meson-.*|test-(logs|results)|.*\.p|'
+NOT_INPUTS = re.compile(r'deps|demo|series|meson-.*|test-(logs|results)|.*\.p|'
                         r'__pycache__|\.ninja_.*|build\.ninja|.*\.log|'
                         r'compile_commands\.json')
 # In build/deps: what products are made from; the products are inputs.
 NOT_PRODUCTS = re.compile(r'apt|log|stamps|qemu-(src|headers)(\.aux)?|'
+                          r'numa-host|kernel-headers-[-\w]+|'
                           r'.*\.?lock')
 
 

@@ -14,14 +14,15 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Limit:
-    """At most so much, of the value itself or of its ratio to the reference."""
+    """At most so much (or at least), of the value itself or of its ratio to the reference."""
 
     at_most: float
     of_ratio: bool = True
+    at_least: bool = False
 
     def text(self, unit: str) -> str:
         """For the table."""
-        return f'≤ {self.at_most:g}' + ('' if self.of_ratio else f' {unit}')
+        return f"{'≥' if self.at_least else '≤'} {self.at_most:g}" + ('' if self.of_ratio else f' {unit}')
 
 
 @dataclass
@@ -50,7 +51,8 @@ class Result:
 
     def met(self, limit: Limit) -> bool:
         """Within the limit?"""
-        return (self.ratio if limit.of_ratio else self.value) <= limit.at_most
+        figure = self.ratio if limit.of_ratio else self.value
+        return figure >= limit.at_most if limit.at_least else figure <= limit.at_most
 
     def to_json(self, limit: Limit) -> Dict[str, Any]:
         """The object for --json."""

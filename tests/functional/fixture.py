@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the test programs share: needs, ledgers in a directory, guests that claim from them."""
 
+import signal
+import subprocess
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,6 +11,9 @@ from typing import Any, Dict, Iterator, List
 from guest import LinuxGuest, image_missing
 from hostledger import HostLedger
 from ballast import paths, tap
+from ballast.vm import wait_until
+
+DAEMON = paths.BUILD / 'ballastd'
 
 
 def need_guests() -> None:
@@ -16,6 +21,50 @@ def need_guests() -> None:
     tap.need(paths.PLUGIN.exists(), f'the plug-in ({paths.PLUGIN})')
     missing = image_missing()
     tap.need(not missing, missing)
+
+
+class LedgerDaemon:
+    """ballastd on a ledger file, with its socket beside it."""
+
+    def __init__(self, file: Path, *options: str) -> None:
+        self._file = file
+        self._options = options
+        self.socket = file.with_name(file.name + '.socket')
+        self._log = file.with_name(file.name + '.log')
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait for its socket."""
+        with self._log.open('ab') as log:
+            self.process = subprocess.Popen(    # pylint: disable=consider-using-with
+                [str(DAEMON), '--ledger', str(self._file), '--socket', str(self.socket),
+                 *self._options],
+                stdin=subprocess.DEVNULL, stderr=log)
+        wait_until(self.socket.exists, 'the socket of the daemon')
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """At once."""
+        self.process.kill()
+        self.process.wait()
+
+    def log(self) -> str:
+        """What it said."""
+        return self._log.read_text(encoding='utf-8')
+
+
+@contextmanager
+def served(ledger: HostLedger, *options: str) -> Iterator['tuple[HostLedger, LedgerDaemon]']:
+    """A ledger as seen through a daemon's socket, and the daemon."""
+    tap.need(DAEMON.exists(), f'the daemon ({DAEMON})')
+    daemon = LedgerDaemon(ledger.path, *options)
+    try:
+        yield HostLedger(daemon.socket), daemon
+    finally:
+        daemon.kill()
 
 
 class Host:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'lib'))
 
 # pylint: disable=wrong-import-position
 from ballast import paths                                                   # noqa: E402
-from ballast.vm import VM, Number, start_migration, wait_migration, wait_until  # noqa: E402
+from ballast.vm import VM, Number, Serial, start_migration, wait_migration, wait_until  # noqa: E402
 from ballast.vm import VMLaunchFailure          # type: ignore[attr-defined] # noqa: E402
 
 MIB = 1 << 20
@@ -87,68 +87,37 @@ def balloon_args(device: str, options: Mapping[str, object]) -> List[str]:
     return ['-device', ','.join([device] + [f'{key}={value}' for key, value in merged.items()])]
 
 
-# pylint: disable=too-many-instance-attributes
-class LinuxGuest:
-    """A VM with a Linux in it, driven through its first serial port."""
+class Shell:
+    """A Linux that takes commands at a serial port; what a test makes it do, whoever started it."""
 
-    # pylint: disable=too-many-arguments
-    def __init__(self, name: str, memory: int = 512 * MIB, *,
-                 plugin: Optional[Mapping[str, object]] = None, device: str = DEVICE,
-                 balloon: Optional[Mapping[str, object]] = None, extra: Sequence[str] = (),
-                 wrapper: Sequence[str] = (), env: Optional[Mapping[str, object]] = None,
-                 binary: Optional[str] = None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.memory = memory
         self.kept: Dict[str, str] = {}
-        args = [*machine_args(memory), *balloon_args(device, balloon or {}), *extra]
-        self.vm = VM(args, name=name, plugin=plugin, qtest=False, serial=1, wrapper=wrapper,
-                     env=env, binary=binary)
 
-    def __enter__(self) -> 'LinuxGuest':
-        return self
-
-    def __exit__(self, kind: Optional[Type[BaseException]], value: Optional[BaseException],
-                 trace: Optional[TracebackType]) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the VM, whatever state it is in."""
-        self.vm.shutdown(hard=True)
-
-    def start(self) -> 'LinuxGuest':
-        """Launch and boot."""
-        self.vm.launch()
-        self.wait_boot()
-        return self
-
-    def launch_refused(self) -> Refusal:
-        """Launch, and expect QEMU to end at once with an error."""
-        begun = time.monotonic()
-        try:
-            self.vm.launch()
-        except VMLaunchFailure:
-            pass
-        else:
-            raise GuestTrouble(f'{self.name} was not refused')
-        milliseconds = (time.monotonic() - begun) * 1000
-        refusal = Refusal(self.vm.exitcode(), self.vm.log().strip(), milliseconds)
-        if not refusal.status or refusal.status < 0:
-            raise GuestTrouble(f'{self.name} was refused with status {refusal.status}')
-        return refusal
+    @property
+    def port(self) -> Serial:
+        """Where its shell is."""
+        raise NotImplementedError
 
     def wait_boot(self) -> None:
         """Wait until the guest takes commands."""
-        self.vm.serial[0].wait_for(r'^@@ready@@', BOOT_TIMEOUT)
+        self.port.wait_for(r'^@@ready@@', BOOT_TIMEOUT)
 
     # -- commands in the guest --------------------------------------------
 
-    def _begin(self, command: str, timeout: float) -> Callable[[], Result]:
-        """Type a shell command; what is returned waits for its end."""
+    def _type(self, command: str) -> Tuple[str, int]:
+        """Type a shell command: its token, and where its output begins."""
         assert '\n' not in command and len(command) < 4000
-        port = self.vm.serial[0]
+        port = self.port
         token = f't{next(_tokens)}'
         start = port.mark()
         port.write(f'{token} {command}\n')
+        return token, start
+
+    def _begin(self, command: str, timeout: float) -> Callable[[], Result]:
+        """Type a shell command; what is returned waits for its end."""
+        port = self.port
+        token, start = self._type(command)
 
         def wait() -> Result:
             match = port.wait_for(rf'^@@begin {token}@@\r?\n((?s:.*?))\r?\n?^@@end {token} (\d+)@@',
@@ -180,11 +149,32 @@ class LinuxGuest:
         """A shell command in the guest that must succeed: its output."""
         return self.begin(command, timeout)()
 
+    def follow(self, command: str, on_line: Callable[[str], None], timeout: float = 60.0) -> int:
+        """A shell command in the guest, each line handed over as it comes; its status.
+
+        The time is for a line, not for the command.
+        """
+        port = self.port
+        token, start = self._type(command)
+        at = port.wait_for(rf'^@@begin {token}@@\r?\n', timeout, start).end()
+        empty = False                   # the loop prints a line end before its mark
+        while True:
+            match = port.wait_for(r'^(.*?)\r?\n', timeout, at)
+            at, line = match.end(), match[1]
+            end = re.fullmatch(rf'@@end {token} (\d+)@@', line)
+            if end:
+                return int(end[1])
+            if empty:
+                on_line('')
+            empty = not line
+            if line and not _KERNEL.match(line):
+                on_line(line)
+
     def check_alive(self) -> None:
         """The guest answers, and neither its console nor its log tells of a fault."""
         self.run('echo alive')
         pattern = '|'.join(TROUBLE)
-        log = self.try_run(f'dmesg | grep -nE "{pattern}"').text + self.vm.serial[0].text
+        log = self.try_run(f'dmesg | grep -nE "{pattern}"').text + self.port.text
         found = [line for line in log.splitlines() if re.search(pattern, line)]
         if found:
             raise GuestTrouble(f'{self.name}: {found[0].strip()}')
@@ -234,6 +224,61 @@ class LinuxGuest:
         if errors:
             raise GuestTrouble(f'{self.name}: wrong data in {errors} of {rounds} rounds')
         return rounds
+
+
+# pylint: disable=too-many-instance-attributes
+class LinuxGuest(Shell):
+    """A VM with a Linux in it, driven through its first serial port."""
+
+    # pylint: disable=too-many-arguments
+    def __init__(self, name: str, memory: int = 512 * MIB, *,
+                 plugin: Optional[Mapping[str, object]] = None, device: str = DEVICE,
+                 balloon: Optional[Mapping[str, object]] = None, extra: Sequence[str] = (),
+                 wrapper: Sequence[str] = (), env: Optional[Mapping[str, object]] = None,
+                 binary: Optional[str] = None, driver: str = 'stock') -> None:
+        super().__init__(name)
+        self.memory = memory
+        args = [*machine_args(memory), *balloon_args(device, balloon or {}), *extra]
+        if driver != 'stock':       # 'ballast' or 'none': see guest/image/init
+            args += ['-append', f'{APPEND} balloon={driver}']
+        self.vm = VM(args, name=name, plugin=plugin, qtest=False, serial=1, wrapper=wrapper,
+                     env=env, binary=binary)
+
+    @property
+    def port(self) -> Serial:
+        return self.vm.serial[0]
+
+    def __enter__(self) -> 'LinuxGuest':
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], value: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the VM, whatever state it is in."""
+        self.vm.shutdown(hard=True)
+
+    def start(self) -> 'LinuxGuest':
+        """Launch and boot."""
+        self.vm.launch()
+        self.wait_boot()
+        return self
+
+    def launch_refused(self) -> Refusal:
+        """Launch, and expect QEMU to end at once with an error."""
+        begun = time.monotonic()
+        try:
+            self.vm.launch()
+        except VMLaunchFailure:
+            pass
+        else:
+            raise GuestTrouble(f'{self.name} was not refused')
+        milliseconds = (time.monotonic() - begun) * 1000
+        refusal = Refusal(self.vm.exitcode(), self.vm.log().strip(), milliseconds)
+        if not refusal.status or refusal.status < 0:
+            raise GuestTrouble(f'{self.name} was refused with status {refusal.status}')
+        return refusal
 
     # -- balloon ----------------------------------------------------------
 

@@ -3,64 +3,17 @@
 """Guests whose ledger is behind ballastd: claims, a daemon that is killed, one that is silent."""
 
 import signal
-import subprocess
 import time
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Iterator
 
-from fixture import Host, host, refused
+from fixture import host, refused, served
 from guest import MIB
 from hostledger import HostLedger
-from ballast import paths, tap
+from ballast import tap
 from ballast.vm import wait_until
 
-DAEMON = paths.BUILD / 'ballastd'
 SLACK = 8 * MIB     # page tables of the guest's balloon, rounding to huge pages
 SANDBOX = ('-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny')
 SILENT_S = 3.0
-
-
-class Daemon:
-    """ballastd on a ledger file, with its socket beside it."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.socket = file.with_name(file.name + '.socket')
-        self._log = file.with_name(file.name + '.log')
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and wait for its socket."""
-        with self._log.open('ab') as log:
-            self.process = subprocess.Popen(    # pylint: disable=consider-using-with
-                [str(DAEMON), '--ledger', str(self._file), '--socket', str(self.socket)],
-                stdin=subprocess.DEVNULL, stderr=log)
-        wait_until(self.socket.exists, 'the socket of the daemon')
-
-    def send(self, number: signal.Signals) -> None:
-        """A signal."""
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """At once."""
-        self.process.kill()
-        self.process.wait()
-
-    def log(self) -> str:
-        """What it said."""
-        return self._log.read_text(encoding='utf-8')
-
-
-@contextmanager
-def served(here: Host, capacity: int) -> Iterator['tuple[HostLedger, Daemon]']:
-    """A ledger as seen through a daemon's socket, and the daemon."""
-    tap.need(DAEMON.exists(), f'the daemon ({DAEMON})')
-    daemon = Daemon(here.ledger('ledger', capacity).path)
-    try:
-        yield HostLedger(daemon.socket), daemon
-    finally:
-        daemon.kill()
 
 
 def _holder_claims(ledger: HostLedger, name: str, low: int, high: int) -> None:
@@ -72,7 +25,7 @@ def _holder_claims(ledger: HostLedger, name: str, low: int, high: int) -> None:
 @tap.case('claims and the balloon, through the daemon, in a sandbox')
 def through_daemon() -> None:
     """As with a file; QEMU's seccomp filter has nothing against it."""
-    with host() as here, served(here, 700 * MIB) as (ledger, daemon):
+    with host() as here, served(here.ledger('ledger', 700 * MIB)) as (ledger, daemon):
         one = here.guest(ledger, 'vm1', 512 * MIB, extra=SANDBOX).start()
         tap.equal(ledger.claimed('vm1'), 512 * MIB)
         tap.note(refused(here.guest(ledger, 'vm2', 512 * MIB), 'vm1'))
@@ -87,7 +40,7 @@ def through_daemon() -> None:
 @tap.case('the daemon is killed and started again: the guest does not notice')
 def killed_daemon() -> None:
     """In a sandbox too: the plug-in connects again from inside it."""
-    with host() as here, served(here, 700 * MIB) as (ledger, daemon):
+    with host() as here, served(here.ledger('ledger', 700 * MIB)) as (ledger, daemon):
         one = here.guest(ledger, 'vm1', 512 * MIB, extra=SANDBOX).start()
         daemon.kill()
         one.balloon(256 * MIB)
@@ -104,7 +57,7 @@ def killed_daemon() -> None:
 @tap.case('a silent daemon does not stop QEMU')
 def silent_daemon() -> None:
     """Stopped, it lets QEMU wait a tenth of a second in a second, and no more."""
-    with host() as here, served(here, 700 * MIB) as (ledger, daemon):
+    with host() as here, served(here.ledger('ledger', 700 * MIB)) as (ledger, daemon):
         one = here.guest(ledger, 'vm1', 512 * MIB).start()
         daemon.send(signal.SIGSTOP)
         one.set_balloon(256 * MIB)
@@ -126,7 +79,7 @@ def silent_daemon() -> None:
 @tap.case('ballast run through the daemon: the claim is adopted, not doubled')
 def inherited() -> None:
     """By slot, serial number and cookie; there is no descriptor to inherit."""
-    with host() as here, served(here, 700 * MIB) as (ledger, _daemon):
+    with host() as here, served(here.ledger('ledger', 700 * MIB)) as (ledger, _daemon):
         wrapper = ledger.run_command('--claim', '512M', '--name', 'vm1')
         one = here.plain_guest('vm1', 512 * MIB, plugin={}, wrapper=wrapper).start()
         info = one.vm.qmp('query-memory-ledger')

@@ -7,17 +7,15 @@ import os
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 from ballast import mailbox, paths, tap
+from ballast.fakeqmp import GREETING, Talk, serve, speak
 from ballast.vm import VM, Sink, wait_until
 
-GREETING = {'QMP': {'version': {'qemu': {'major': 10, 'minor': 0, 'micro': 2}, 'package': ''},
-                    'capabilities': []}}
 VERDICTS: Dict[str, Any] = {'applied': 391, 'late': 2, 'unarmed': 0, 'malformed': 1, 'foreign': 3,
             'applied-bytes': 1 << 30, 'late-bytes': 8192, 'bad-ids': 0}
 HINTS: Dict[str, Any] = {'device': 'balloon0', 'state': 'done', 'generation': 4, 'cmd-id': 2147483651, 'armed': True,
@@ -45,52 +43,6 @@ def _says(done: 'subprocess.CompletedProcess[str]', *words: str, status: int = 1
     assert all(word in done.stderr for word in words), (words, done.stderr)
 
 
-Talk = Callable[[socket.socket], None]
-
-
-@contextmanager
-def _server(talk: Talk) -> Iterator[Path]:
-    """Somebody at a socket, who talks to each that comes."""
-    with tempfile.TemporaryDirectory(prefix='ballast-') as directory, socket.socket(socket.AF_UNIX) as door:
-        path = Path(directory) / 'qmp'
-        door.bind(str(path))
-        door.listen()
-        threading.Thread(target=_serve, args=(door, talk), daemon=True).start()
-        yield path
-        door.shutdown(socket.SHUT_RDWR)
-
-
-def _serve(door: socket.socket, talk: Talk) -> None:
-    while True:
-        try:
-            connection, _ = door.accept()
-        except OSError:
-            return
-        with connection:
-            try:
-                talk(connection)
-            except OSError:
-                pass        # the client has heard enough
-
-
-def _qemu(answers: Dict[str, Any], events: bool = False, piecemeal: bool = False) -> Talk:
-    """A QMP server that knows these commands."""
-    def send(connection: socket.socket, message: Any) -> None:
-        data = json.dumps(message).encode() + b'\r\n'
-        for part in ([bytes([byte]) for byte in data] if piecemeal else [data]):
-            connection.sendall(part)
-
-    def talk(connection: socket.socket) -> None:
-        send(connection, GREETING)
-        for line in connection.makefile():
-            name = json.loads(line)['execute']
-            if events:
-                send(connection, {'event': 'STOP', 'timestamp': {'seconds': 1, 'microseconds': 2}})
-            missing = {'error': {'class': 'CommandNotFound', 'desc': f'The command {name} has not been found'}}
-            send(connection, {'return': answers[name]} if name in answers else missing)
-    return talk
-
-
 STOCK: Dict[str, Any] = {'qmp_capabilities': {}, 'query-name': {'name': 'vm1'},
                          'query-status': {'status': 'running', 'running': True}, 'query-migrate': MIGRATE}
 BALLAST = {**STOCK, 'query-free-page-hints': HINTS}
@@ -104,7 +56,7 @@ def _lines(text: str) -> List[List[str]]:
 def figures() -> None:
     """Known members by their names, sizes as sizes, two columns of verdicts."""
     _need()
-    with _server(_qemu(BALLAST, events=True, piecemeal=True)) as path:
+    with serve(speak(BALLAST, events=True, piecemeal=True)) as path:
         done = _ballast(path)
     tap.note(done.stdout)
     tap.equal((done.returncode, done.stderr), (0, ''), 'status and stderr')
@@ -124,15 +76,15 @@ def other_versions() -> None:
     _need()
     absent = {'use': 'used', 'skipped-bytes': 8192, 'scan-time-ns': 500, 'new': 7}
     newer = {**HINTS, 'absent': absent, 'absent-bytes': 4096 * 5, 'cpu-time-ns': 1500000, 'big': (1 << 64) - 1}
-    with _server(_qemu({**STOCK, 'query-free-page-hints': newer})) as path:
+    with serve(speak({**STOCK, 'query-free-page-hints': newer})) as path:
         lines = _lines(_ballast(path).stdout)
     for wanted in ('absent bytes 20 KiB (5 pages)', 'cpu time 1.500 ms', 'big 18446744073709551615',
                    'absent: used', 'skipped bytes 8.0 KiB (2 pages)', 'scan time 0.001 ms', 'new 7'):
         assert wanted.split() in lines, (wanted, lines)
-    with _server(_qemu({**STOCK, 'query-free-page-hints': {'devices': [HINTS, {'device': 'b1'}]}})) as path:
+    with serve(speak({**STOCK, 'query-free-page-hints': {'devices': [HINTS, {'device': 'b1'}]}})) as path:
         text = _ballast(path).stdout
     assert 'hints: balloon0: done' in text and 'hints: b1: ?' in text, text
-    with _server(_qemu({**STOCK, 'query-migrate': {}, 'query-name': {}})) as path:
+    with serve(speak({**STOCK, 'query-migrate': {}, 'query-name': {}})) as path:
         text = _ballast(path).stdout
     assert 'guest without a name' in text and 'migration: none so far' in text, text
 
@@ -141,7 +93,7 @@ def other_versions() -> None:
 def without_ballast() -> None:
     """In words, and in JSON."""
     _need()
-    with _server(_qemu(STOCK)) as path:
+    with serve(speak(STOCK)) as path:
         done, as_json = _ballast(path), _ballast(path, '--json')
     tap.equal(done.returncode, 0, 'exit status')
     assert 'no Ballast' in done.stdout and 'active' in done.stdout, done.stdout
@@ -154,7 +106,7 @@ def hostile_words() -> None:
     """Escape sequences in a name or an error."""
     _need()
     failed = {'status': 'failed', 'error-desc': 'no\033[2J\nroom'}
-    with _server(_qemu({**BALLAST, 'query-name': {'name': 'a\033b'}, 'query-migrate': failed})) as path:
+    with serve(speak({**BALLAST, 'query-name': {'name': 'a\033b'}, 'query-migrate': failed})) as path:
         text = _ballast(path).stdout
     assert '\033' not in text and 'a?b' in text and 'no?[2J?room' in text, text
 
@@ -203,7 +155,7 @@ STRANGERS: Tuple[Tuple[str, Talk, Tuple[str, ...]], ...] = (
 def stranger(talk: Talk, words: Tuple[str, ...]) -> None:
     """One line, no escape sequence, and in time."""
     _need()
-    with _server(talk) as path:
+    with serve(talk) as path:
         begun = time.monotonic()
         done = _ballast(path, '--timeout', '1')
     assert time.monotonic() - begun < 20, 'the deadline was missed'
@@ -224,7 +176,7 @@ def errors() -> None:
         connection.sendall(json.dumps(GREETING).encode() + b'\n')
         connection.recv(4096)
         connection.sendall(b'{"error": {"class": "GenericError", "desc": "not today"}}\n')
-    with _server(talk) as path:
+    with serve(talk) as path:
         _says(_ballast(path), 'qmp_capabilities', 'not today')
 
 

@@ -56,9 +56,30 @@ typedef struct ClaimLine {
     /* May exceed base_bytes where the user claimed less than the RAM. */
     uint64_t given_bytes;
     uint64_t granted_bytes;
+    /* Promised by this line for another, or by another for this: see Move. */
+    uint64_t moved_in_bytes;
+    uint64_t moved_out_bytes;
     /* Resident per node, of the latest sample. */
     uint64_t resident_bytes[BALLAST_MAX_NODES];
 } ClaimLine;
+
+/*
+ * Memory of blocks that may be anywhere, which came back to the guest on one
+ * node (balloon-node): the line of that node promises it instead of theirs.
+ * It is the first to be taken off again when such blocks give memory back.
+ */
+typedef struct Move {
+    uint32_t from;
+    uint32_t to;
+    uint64_t bytes;
+} Move;
+
+/* A block, the line that pays for it, and how much of the line's base it is. */
+typedef struct ClaimBlock {
+    RAMBlock *rb;
+    uint32_t line;
+    uint64_t bytes;
+} ClaimBlock;
 
 static struct {
     struct ballast_ledger *ledger;
@@ -68,6 +89,8 @@ static struct {
     bool inherited;
     ClaimLine lines[BALLAST_MAX_LINES];
     unsigned nr_lines;
+    Move moves[BALLAST_MAX_LINES];
+    unsigned nr_moves;
     uint64_t freeable_bytes;
     uint64_t refused;
     /* The ledger's queue has an entry of ours: the gate is closed. */
@@ -75,11 +98,13 @@ static struct {
     QEMUTimer *sample_timer;
     QEMUTimer *pursue_timer;
     /*
-     * The blocks that the claim was staked for, once the machine is made:
-     * what is plugged later is not part of it.  NULL until then.
+     * The blocks that the claim was staked for (ClaimBlock), once the machine
+     * is made, or from the start where backends stake by themselves: what is
+     * not among them is not part of the claim.  NULL until then.
      */
-    GPtrArray *blocks;
+    GArray *blocks;
     bool auto_lines;
+    bool by_backend;
     Notifier machine_done;
     RAMBlockNotifier block_notifier;
 } claim;
@@ -124,8 +149,7 @@ static bool line_add(uint32_t node, uint64_t page_bytes, uint64_t bytes,
     return true;
 }
 
-/* The one node that a backend's pages cannot leave, or "any". */
-static uint32_t bound_node(HostMemoryBackend *backend)
+uint32_t ballast_bound_node(const HostMemoryBackend *backend)
 {
     unsigned long node = find_first_bit(backend->host_nodes, MAX_NODES);
 
@@ -136,19 +160,32 @@ static uint32_t bound_node(HostMemoryBackend *backend)
     return node;
 }
 
-uint32_t ballast_claim_line(RAMBlock *rb)
+static ClaimBlock *block_find(const RAMBlock *rb)
+{
+    unsigned i;
+
+    for (i = 0; claim.blocks && i < claim.blocks->len; i++) {
+        ClaimBlock *block = &g_array_index(claim.blocks, ClaimBlock, i);
+
+        if (block->rb == rb) {
+            return block;
+        }
+    }
+    return NULL;
+}
+
+/* Which line would pay for it, by where its backend's pages can be? */
+static uint32_t line_of_backend(RAMBlock *rb)
 {
     Object *owner = rb->mr ? memory_region_owner(rb->mr) : NULL;
     uint64_t page_bytes = rb->page_size;
     uint32_t node, any = BALLAST_NO_LINE;
     unsigned i;
 
-    if (!claim.ledger || !owner ||
-        !object_dynamic_cast(owner, TYPE_MEMORY_BACKEND) ||
-        (claim.blocks && !g_ptr_array_find(claim.blocks, rb, NULL))) {
+    if (!owner || !object_dynamic_cast(owner, TYPE_MEMORY_BACKEND)) {
         return BALLAST_NO_LINE;
     }
-    node = bound_node(MEMORY_BACKEND(owner));
+    node = ballast_bound_node(MEMORY_BACKEND(owner));
     for (i = 0; i < claim.nr_lines; i++) {
         if (claim.lines[i].page_bytes != page_bytes) {
             continue;
@@ -163,9 +200,26 @@ uint32_t ballast_claim_line(RAMBlock *rb)
     return any;
 }
 
+uint32_t ballast_claim_line(RAMBlock *rb)
+{
+    ClaimBlock *block;
+
+    if (!claim.ledger) {
+        return BALLAST_NO_LINE;
+    }
+    if (!claim.blocks) {
+        return line_of_backend(rb);
+    }
+    block = block_find(rb);
+    return block ? block->line : BALLAST_NO_LINE;
+}
+
 static uint64_t desired_bytes(const ClaimLine *line)
 {
-    return line->base_bytes - MIN(line->base_bytes, line->given_bytes);
+    uint64_t bytes = line->base_bytes - MIN(line->base_bytes,
+                                            line->given_bytes);
+
+    return bytes - MIN(bytes, line->moved_out_bytes) + line->moved_in_bytes;
 }
 
 static uint64_t line_resident_bytes(const ClaimLine *line)
@@ -185,7 +239,7 @@ static uint64_t line_resident_bytes(const ClaimLine *line)
  */
 static uint64_t wanted_bytes(const ClaimLine *line)
 {
-    return MIN(line->base_bytes,
+    return MIN(line->base_bytes + line->moved_in_bytes,
                MAX(desired_bytes(line), line_resident_bytes(line)));
 }
 
@@ -386,6 +440,22 @@ static void add_block_sample(RAMBlock *rb, uint64_t samples)
     }
 }
 
+/* What is on the node of a line that promises it counts there. */
+static void move_resident(void)
+{
+    unsigned i;
+
+    for (i = 0; i < claim.nr_moves; i++) {
+        ClaimLine *from = &claim.lines[claim.moves[i].from];
+        ClaimLine *to = &claim.lines[claim.moves[i].to];
+        uint64_t bytes = MIN(claim.moves[i].bytes,
+                             from->resident_bytes[to->node]);
+
+        from->resident_bytes[to->node] -= bytes;
+        to->resident_bytes[to->node] += bytes;
+    }
+}
+
 static void pursue_soon(void)
 {
     timer_mod(claim.pursue_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
@@ -459,6 +529,7 @@ static void sample_tick(void *opaque)
             add_block_sample(rb, RESIDENT_SAMPLES / MAX(nr_blocks, 1));
         }
     }
+    move_resident();
     follow_stock_balloon();
     report_resident();
     settle();
@@ -483,10 +554,77 @@ static bool is_nothing(const BallastDelta *delta)
     return buffer_is_zero(delta, sizeof(*delta));
 }
 
+static Move *move_get(uint32_t from, uint32_t to)
+{
+    Move *move;
+    unsigned i;
+
+    for (i = 0; i < claim.nr_moves; i++) {
+        move = &claim.moves[i];
+        if (move->from == from && move->to == to) {
+            return move;
+        }
+    }
+    if (claim.nr_moves == BALLAST_MAX_LINES) {
+        return NULL;
+    }
+    move = &claim.moves[claim.nr_moves++];
+    *move = (Move) { .from = from, .to = to };
+    return move;
+}
+
+/* A negative amount moves back. */
+static void move_bytes(Move *move, int64_t bytes)
+{
+    move->bytes += bytes;
+    claim.lines[move->from].moved_out_bytes += bytes;
+    claim.lines[move->to].moved_in_bytes += bytes;
+}
+
+static void move_back(const ClaimLine *line, uint64_t bytes)
+{
+    unsigned i;
+
+    for (i = 0; bytes && i < claim.nr_moves; i++) {
+        Move *move = &claim.moves[i];
+        uint64_t part = MIN(bytes, move->bytes);
+
+        if (&claim.lines[move->from] == line) {
+            move_bytes(move, -part);
+            bytes -= part;
+        }
+    }
+}
+
+/* A line of a node that promises what would be another's; or none. */
+static uint32_t line_on(const ClaimLine *from, uint32_t node)
+{
+    ClaimLine *to = from->node == BALLAST_NODE_ANY ?
+                    line_get(node, from->page_bytes) : NULL;
+
+    return to ? to - claim.lines : BALLAST_NO_LINE;
+}
+
+static void move_all(const BallastDelta *moved, uint32_t node, bool back)
+{
+    unsigned i, nr = claim.nr_lines;
+
+    for (i = 0; i < nr; i++) {
+        uint32_t to = moved->bytes[i] ? line_on(&claim.lines[i], node) :
+                      BALLAST_NO_LINE;
+        Move *move = to != BALLAST_NO_LINE ? move_get(i, to) : NULL;
+
+        if (move) {
+            move_bytes(move, back ? -moved->bytes[i] : moved->bytes[i]);
+        }
+    }
+}
+
 static void line_gave(ClaimLine *line, uint64_t bytes)
 {
     unsigned node;
 
+    move_back(line, bytes);
     line->given_bytes += bytes;
     /* Most of it was resident; a sample will tell before long. */
     for (node = 0; bytes && node < BALLAST_MAX_NODES; node++) {
@@ -529,6 +667,16 @@ static void take(const BallastDelta *taken, bool back)
 bool ballast_claim_raise(const BallastDelta *taken, bool wait, char **words,
                          uint64_t *missing)
 {
+    static const BallastDelta nothing;
+
+    return ballast_claim_raise_on(taken, &nothing, 0, wait, words, missing);
+}
+
+bool ballast_claim_raise_on(const BallastDelta *taken,
+                            const BallastDelta *moved, uint32_t node,
+                            bool wait, char **words, uint64_t *missing)
+{
+    unsigned nr_lines = claim.nr_lines, nr_moves = claim.nr_moves;
     bool was_in_line = claim.in_line;
     struct ballast_refusal why;
 
@@ -536,6 +684,7 @@ bool ballast_claim_raise(const BallastDelta *taken, bool wait, char **words,
         return true;
     }
     take(taken, false);
+    move_all(moved, node, false);
     /*
      * More than the claim is resident where the user claimed less than the
      * RAM: that is no want of capacity, and no reason to hold anybody back.
@@ -545,6 +694,10 @@ bool ballast_claim_raise(const BallastDelta *taken, bool wait, char **words,
         return true;
     }
     take(taken, true);
+    move_all(moved, node, true);
+    /* Lines made for this, and never granted: a node may not be known. */
+    claim.nr_lines = nr_lines;
+    claim.nr_moves = nr_moves;
     if (!was_in_line) {
         count_refusal(&why);
     }
@@ -591,23 +744,36 @@ void ballast_claim_freeable(uint64_t bytes)
 
 /* Blocks -------------------------------------------------------------- */
 
-static void machine_made(Notifier *n, void *unused)
+static void find_blocks(void)
 {
-    GPtrArray *blocks = g_ptr_array_new();
+    GArray *blocks = g_array_new(false, false, sizeof(ClaimBlock));
     RAMBlock *rb;
 
     RCU_READ_LOCK_GUARD();
     QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
-        if (ballast_claim_line(rb) != BALLAST_NO_LINE) {
-            g_ptr_array_add(blocks, rb);
+        ClaimBlock block = {
+            .rb = rb,
+            .line = line_of_backend(rb),
+            .bytes = claim.auto_lines ? rb->used_length : 0,
+        };
+
+        if (block.line != BALLAST_NO_LINE) {
+            g_array_append_val(blocks, block);
         }
     }
     claim.blocks = blocks;
+}
+
+static void machine_made(Notifier *n, void *unused)
+{
+    if (!claim.by_backend) {
+        find_blocks();
+    }
     /* QEMU has installed its own handler of SIGBUS since the ledger's open. */
     ballast_guard_rearm();
 }
 
-/* Unplugged: it needs no promise any more.  The next sample asks for less. */
+/* Unplugged: it needs no promise any more.  A sample before long asks for less. */
 static void block_removed(RAMBlockNotifier *n, void *host, size_t size,
                           size_t max_size)
 {
@@ -615,13 +781,16 @@ static void block_removed(RAMBlockNotifier *n, void *host, size_t size,
     unsigned i;
 
     for (i = 0; claim.blocks && i < claim.blocks->len; i++) {
-        RAMBlock *rb = g_ptr_array_index(claim.blocks, i);
+        ClaimBlock *block = &g_array_index(claim.blocks, ClaimBlock, i);
 
-        if (rb->host == host) {
-            line = &claim.lines[ballast_claim_line(rb)];
-            line->base_bytes -= claim.auto_lines ?
-                                MIN(size, line->base_bytes) : 0;
-            g_ptr_array_remove_index_fast(claim.blocks, i);
+        if (block->rb->host == host) {
+            line = &claim.lines[block->line];
+            line->base_bytes -= MIN(block->bytes, line->base_bytes);
+            if (line->moved_out_bytes > line->base_bytes) {
+                move_back(line, line->moved_out_bytes - line->base_bytes);
+            }
+            g_array_remove_index_fast(claim.blocks, i);
+            sample_soon();
             return;
         }
     }
@@ -661,7 +830,8 @@ static int add_backend_line(Object *obj, void *opaque)
         return 0;
     }
     backend = MEMORY_BACKEND(obj);
-    return !line_add(bound_node(backend), host_memory_backend_pagesize(backend),
+    return !line_add(ballast_bound_node(backend),
+                     host_memory_backend_pagesize(backend),
                      backend->size, errp);
 }
 
@@ -827,7 +997,7 @@ static bool claim_stake(Error **errp)
     return true;
 }
 
-bool ballast_claim_start(const BallastClaimOptions *o, Error **errp)
+static bool claim_open(const BallastClaimOptions *o, Error **errp)
 {
     uint64_t serial;
 
@@ -837,19 +1007,159 @@ bool ballast_claim_start(const BallastClaimOptions *o, Error **errp)
     if (!claim_join(o, errp)) {
         return false;
     }
-    if (!claim.ledger) {
-        return true;
+    if (claim.ledger) {
+        ballast_slot(claim.ledger, &claim.slot, &serial);
     }
-    ballast_slot(claim.ledger, &claim.slot, &serial);
-    if (!add_lines(o, errp) || !claim_stake(errp)) {
-        ballast_ledger_close(claim.ledger);
-        claim.ledger = NULL;
-        return false;
-    }
+    return true;
+}
+
+static void claim_run(void)
+{
     ballast_set_patience(claim.ledger, DAEMON_PATIENCE_MS);
     start_timers();
     follow_blocks();
+}
+
+static void claim_close(void)
+{
+    ballast_ledger_close(claim.ledger);
+    claim.ledger = NULL;
+}
+
+bool ballast_claim_start(const BallastClaimOptions *o, Error **errp)
+{
+    if (!claim_open(o, errp)) {
+        return false;
+    }
+    if (!claim.ledger) {
+        return true;
+    }
+    if (!add_lines(o, errp) || !claim_stake(errp)) {
+        claim_close();
+        return false;
+    }
+    claim_run();
     return true;
+}
+
+/* Parts: what backends stake by themselves ---------------------------- */
+
+bool ballast_claim_start_empty(const BallastClaimOptions *o, Error **errp)
+{
+    if (!claim_open(o, errp)) {
+        return false;
+    }
+    if (claim.ledger) {
+        claim.auto_lines = claim.by_backend = true;
+        claim.blocks = g_array_new(false, false, sizeof(ClaimBlock));
+        claim_run();
+    }
+    return true;
+}
+
+bool ballast_claim_by_backend(void)
+{
+    return claim.by_backend;
+}
+
+static void parts_undo(const BallastPart *parts, unsigned nr)
+{
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        line_get(parts[i].node, parts[i].page_bytes)->base_bytes -=
+            parts[i].bytes;
+    }
+}
+
+static bool parts_add(const BallastPart *parts, unsigned nr, Error **errp)
+{
+    unsigned i;
+
+    for (i = 0; i < nr; i++) {
+        if (!line_add(parts[i].node, parts[i].page_bytes, parts[i].bytes,
+                      errp)) {
+            parts_undo(parts, i);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool ballast_claim_grow(const BallastPart *parts, unsigned nr, Error **errp)
+{
+    struct ballast_refusal why;
+    g_autofree char *words = NULL;
+
+    if (!parts_add(parts, nr, errp)) {
+        return false;
+    }
+    if (claim_ask(ASK_NOW, &why) == 0 ||
+        why.reason == BALLAST_BELOW_RESIDENT) {
+        return true;
+    }
+    parts_undo(parts, nr);
+    count_refusal(&why);
+    words = refusal_words(&why);
+    error_setg(errp, "%s", words);
+    return false;
+}
+
+void ballast_claim_shrink(const BallastPart *part)
+{
+    ClaimLine *line = line_get(part->node, part->page_bytes);
+
+    line->base_bytes -= MIN(part->bytes, line->base_bytes);
+    sample_soon();
+}
+
+void ballast_claim_attach(RAMBlock *rb, const BallastPart *part)
+{
+    ClaimBlock block = {
+        .rb = rb,
+        .line = line_get(part->node, part->page_bytes) - claim.lines,
+        .bytes = part->bytes,
+    };
+
+    g_array_append_val(claim.blocks, block);
+    sample_soon();
+}
+
+static BallastPart block_part(const ClaimBlock *block, uint64_t bytes)
+{
+    return (BallastPart) {
+        .node = claim.lines[block->line].node,
+        .page_bytes = claim.lines[block->line].page_bytes,
+        .bytes = bytes,
+    };
+}
+
+bool ballast_claim_raise_block(const RAMBlock *rb, uint64_t bytes,
+                               Error **errp)
+{
+    ClaimBlock *block = block_find(rb);
+    BallastPart part;
+
+    if (!block || bytes <= block->bytes) {
+        return true;
+    }
+    part = block_part(block, bytes - block->bytes);
+    if (!ballast_claim_grow(&part, 1, errp)) {
+        return false;
+    }
+    block->bytes = bytes;
+    return true;
+}
+
+void ballast_claim_follow_block(const RAMBlock *rb, uint64_t bytes)
+{
+    ClaimBlock *block = block_find(rb);
+
+    if (block && block->bytes != bytes) {
+        claim.lines[block->line].base_bytes += bytes - block->bytes;
+        block->bytes = bytes;
+        pursue_soon();
+    }
 }
 
 /* QMP ----------------------------------------------------------------- */

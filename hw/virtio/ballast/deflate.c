@@ -8,13 +8,13 @@
  * before: one buffer at most, the others stay in the ring behind it, so order
  * is kept and a stopped VM can be saved after putting one buffer back.
  *
- * A page which is not in the balloon is counted and ignored: taking back
- * what was never given costs the host nothing.
+ * A page or block which is not in the balloon (all of it) is counted and
+ * ignored: taking back what was never given costs the host nothing.
  */
 #include "qemu/osdep.h"
 #include "exec/ramblock.h"
-#include "ballast-qapi-events.h"
 #include "internal.h"
+#include "qapi/qapi-events-ballast.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "trace-hw_virtio_ballast.h"
@@ -22,33 +22,63 @@
 #define RETRY_MS 100
 #define TELL_INTERVAL_MS 1000
 
-/* One page taken out, so that it can be put back when the ledger refuses. */
+/* What was taken out, so that it can be put back when the ledger refuses. */
 typedef struct Undo {
-    BallastBlock *block;
-    uint64_t page;
-    bool was_given;
+    BallastPiece piece;
+    /* Host pages that had been given back. */
+    uint64_t given_first;
+    uint64_t given_nr;
     /* Resident although in the balloon, and counted as freeable. */
-    bool was_kept;
+    uint64_t kept_bytes;
 } Undo;
 
-static void take_out(BallastBalloon *b, BallastBlock *block, uint64_t page,
+/* Host pages that were given back are the guest's again. */
+static void take_given(BallastBalloon *b, Undo *u, uint64_t first,
+                       uint64_t nr, BallastDelta *taken)
+{
+    BallastBlock *block = u->piece.block;
+    uint64_t bytes = nr * block->rb->page_size;
+
+    u->given_first = first;
+    u->given_nr = nr;
+    bitmap_clear(block->given, first, nr);
+    b->given_bytes -= bytes;
+    if (block->line != BALLAST_NO_LINE) {
+        taken->bytes[block->line] += bytes;
+    }
+}
+
+/* All of @piece is in the balloon.  Mostly all its host pages are given. */
+static void take_out(BallastBalloon *b, const BallastPiece *piece,
                      GArray *undo, BallastDelta *taken)
 {
-    uint64_t host_page = page / block->per_host_page;
-    uint64_t host_bytes = block->rb->page_size;
-    Undo u = { .block = block, .page = page };
+    BallastBlock *block = piece->block;
+    uint64_t first = piece->page / block->per_host_page, full, nr;
+    uint64_t end = DIV_ROUND_UP(piece->page + piece->nr,
+                                block->per_host_page), given = 0;
+    Undo u = { .piece = *piece };
 
-    u.was_given = test_and_clear_bit(host_page, block->given);
-    u.was_kept = !u.was_given && ballast_host_page_full(block, page);
-    clear_bit(page, block->ballooned);
-    b->ballooned_pages--;
-    if (u.was_given) {
-        b->given_bytes -= host_bytes;
-        if (block->line != BALLAST_NO_LINE) {
-            taken->bytes[block->line] += host_bytes;
+    nr = ballast_full_host_pages(piece, &full);
+    while (first < end) {
+        uint64_t next = find_next_zero_bit(block->given, end, first);
+
+        if (next > first) {
+            take_given(b, &u, first, next - first, taken);
+            given += next - first;
+            g_array_append_val(undo, u);
+            u.piece.nr = 0;
         }
+        first = find_next_bit(block->given, end, next);
     }
-    g_array_append_val(undo, u);
+    /* A host page that is given is full, too. */
+    u.given_nr = 0;
+    u.kept_bytes = (nr - given) * block->rb->page_size;
+    if (u.piece.nr || u.kept_bytes) {
+        g_array_append_val(undo, u);
+    }
+    bitmap_clear(block->ballooned, piece->page, piece->nr);
+    b->ballooned_pages -= piece->nr;
+    b->nodes.node[piece->entry].in_pages -= piece->nr;
 }
 
 static void put_back(BallastBalloon *b, GArray *undo)
@@ -57,32 +87,78 @@ static void put_back(BallastBalloon *b, GArray *undo)
 
     for (i = 0; i < undo->len; i++) {
         Undo *u = &g_array_index(undo, Undo, i);
+        BallastBlock *block = u->piece.block;
 
-        set_bit(u->page, u->block->ballooned);
-        b->ballooned_pages++;
-        if (u->was_given) {
-            set_bit(u->page / u->block->per_host_page, u->block->given);
-            b->given_bytes += u->block->rb->page_size;
+        bitmap_set(block->ballooned, u->piece.page, u->piece.nr);
+        b->ballooned_pages += u->piece.nr;
+        b->nodes.node[u->piece.entry].in_pages += u->piece.nr;
+        bitmap_set(block->given, u->given_first, u->given_nr);
+        b->given_bytes += u->given_nr * block->rb->page_size;
+    }
+}
+
+/* Does a request want it on its host node? */
+static bool is_asked_for(BallastBalloon *b, const BallastPiece *piece)
+{
+    const BallastNodeRequest *r = &b->nodes.request;
+
+    return r->active && r->up && r->candidates & (1U << piece->entry);
+}
+
+static void place(BallastBalloon *b, const BallastPiece *piece)
+{
+    uint64_t bytes = piece->nr * BALLAST_PAGE_BYTES;
+
+    if (ballast_place(b, piece)) {
+        b->nodes.node[piece->entry].placed_bytes += bytes;
+    } else {
+        b->nodes.unplaced_bytes += bytes;
+    }
+}
+
+/* The guest has them now. */
+static void give_back(BallastBalloon *b, GArray *undo, bool on_node)
+{
+    unsigned i;
+
+    for (i = 0; i < undo->len; i++) {
+        BallastPiece *piece = &g_array_index(undo, Undo, i).piece;
+
+        if (piece->nr) {
+            b->nodes.node[piece->entry].back_bytes +=
+                piece->nr * BALLAST_PAGE_BYTES;
+            if (on_node && is_asked_for(b, piece)) {
+                place(b, piece);
+            }
         }
     }
 }
 
-static GArray *deflate_list(BallastBalloon *b, GArray *pfns,
+static void deflate_piece(BallastBalloon *b, const BallastPiece *piece,
+                          GArray *undo, BallastDelta *taken)
+{
+    uint64_t end = piece->page + piece->nr;
+
+    if (find_next_zero_bit(piece->block->ballooned, end, piece->page) < end) {
+        b->bad_pages++;
+    } else {
+        take_out(b, piece, undo, taken);
+    }
+}
+
+static GArray *deflate_list(BallastBalloon *b, GArray *ranges,
                             BallastDelta *taken)
 {
     GArray *undo = g_array_new(false, false, sizeof(Undo));
     BallastCursor cursor = {};
-    uint64_t page;
+    BallastPiece piece;
     unsigned i;
 
-    for (i = 0; i < pfns->len; i++) {
-        BallastBlock *block = ballast_cursor_find(
-            b, &cursor, g_array_index(pfns, uint32_t, i), &page);
+    for (i = 0; i < ranges->len; i++) {
+        BallastRange range = g_array_index(ranges, BallastRange, i);
 
-        if (block && test_bit(page, block->ballooned)) {
-            take_out(b, block, page, undo, taken);
-        } else {
-            b->bad_pages++;
+        while (ballast_cursor_take(b, &cursor, &range, &piece)) {
+            deflate_piece(b, &piece, undo, taken);
         }
     }
     ballast_cursor_end(&cursor);
@@ -96,11 +172,7 @@ static void drop_freeable(BallastBalloon *b, GArray *undo)
     unsigned i;
 
     for (i = 0; i < undo->len; i++) {
-        Undo *u = &g_array_index(undo, Undo, i);
-
-        if (u->was_kept) {
-            bytes += u->block->rb->page_size;
-        }
+        bytes += g_array_index(undo, Undo, i).kept_bytes;
     }
     b->freeable_bytes -= MIN(bytes, b->freeable_bytes);
     ballast_claim_freeable(b->freeable_bytes);
@@ -153,22 +225,66 @@ static bool refused(BallastBalloon *b, const BallastDelta *taken,
     return true;
 }
 
+/* The part of what is taken that shall be on the request's host node. */
+static bool moved_by(BallastBalloon *b, GArray *undo, BallastDelta *moved)
+{
+    bool any = false;
+    unsigned i;
+
+    for (i = 0; i < undo->len; i++) {
+        Undo *u = &g_array_index(undo, Undo, i);
+        BallastBlock *block = u->piece.block;
+
+        if (block->line != BALLAST_NO_LINE && is_asked_for(b, &u->piece)) {
+            moved->bytes[block->line] += u->given_nr * block->rb->page_size;
+            any |= u->given_nr;
+        }
+    }
+    return any;
+}
+
+/*
+ * Ask for memory of the host node, if a request wants it there; an exact one
+ * waits for it.  If it does not have to be there, memory of any node will do
+ * (and one that waits for that goes on waiting for that).
+ */
+static bool raise_claim(BallastBalloon *b, GArray *undo,
+                        const BallastDelta *taken, bool *on_node, char **why,
+                        uint64_t *missing)
+{
+    const BallastNodeRequest *r = &b->nodes.request;
+    bool wait = b->deflate == BALLAST_DEFLATE_GATE;
+    BallastDelta moved = {};
+
+    *on_node = !moved_by(b, undo, &moved);
+    if (!*on_node && (r->exact || !b->gate.since_ms)) {
+        *on_node = ballast_claim_raise_on(taken, &moved, r->host_node,
+                                          wait && r->exact, why, missing);
+        if (*on_node || r->exact) {
+            return *on_node;
+        }
+        g_clear_pointer(why, g_free);
+    }
+    return ballast_claim_raise(taken, wait, why, missing);
+}
+
 /* Take pages out of the balloon; false: hold the buffer. */
-static bool deflate_pages(BallastBalloon *b, GArray *pfns)
+static bool deflate_pages(BallastBalloon *b, GArray *ranges)
 {
     uint64_t bad = b->bad_pages, missing = 0;
     BallastDelta taken = {};
-    g_autoptr(GArray) undo = deflate_list(b, pfns, &taken);
+    g_autoptr(GArray) undo = deflate_list(b, ranges, &taken);
     g_autofree char *why = NULL;
+    bool on_node;
 
-    if (!ballast_claim_raise(&taken, b->deflate == BALLAST_DEFLATE_GATE, &why,
-                             &missing) &&
+    if (!raise_claim(b, undo, &taken, &on_node, &why, &missing) &&
         !refused(b, &taken, why, missing)) {
         put_back(b, undo);
         b->bad_pages = bad;
         return false;
     }
     drop_freeable(b, undo);
+    give_back(b, undo, on_node);
     return true;
 }
 
@@ -190,20 +306,20 @@ static void gate_opened(BallastBalloon *b)
 static uint64_t deflate_elem(BallastBalloon *b, VirtQueue *vq,
                              VirtQueueElement *elem)
 {
-    g_autoptr(GArray) pfns = ballast_read_pfns(b, elem);
+    g_autoptr(GArray) ranges = ballast_read_ranges(b, elem);
 
-    if (!pfns) {
+    if (!ranges) {
         ballast_reject(b, vq, elem);
         return 0;
     }
-    if (!deflate_pages(b, pfns)) {
+    if (!deflate_pages(b, ranges)) {
         b->gate.held = elem;
         return 0;
     }
     gate_opened(b);
     virtqueue_push(vq, elem, 0);
     g_free(elem);
-    return pfns->len + 1;
+    return ballast_ranges_weight(ranges);
 }
 
 static void deflate_run(BallastBalloon *b, VirtQueue *vq)
@@ -292,7 +408,7 @@ void ballast_block_gone(BallastBalloon *b, BallastBlock *block)
 {
     uint64_t bytes = block_given_bytes(block);
 
-    b->ballooned_pages -= bitmap_count_one(block->ballooned, block->pages);
+    ballast_block_uncount(b, block);
     b->given_bytes -= bytes;
     ballast_claim_forget(block->line, bytes);
 }
@@ -324,6 +440,7 @@ void ballast_balloon_void(BallastBalloon *b)
     trace_ballast_reset(ballast_claim_slot(), b->given_bytes);
     g_hash_table_foreach(b->blocks, block_void, &taken);
     b->ballooned_pages = 0;
+    ballast_nodes_void(b);
     b->given_bytes = 0;
     b->freeable_bytes = 0;
     ballast_claim_freeable(0);

@@ -108,6 +108,7 @@ static void block_removed(RAMBlockNotifier *n, void *host, size_t size,
     BallastBlock *block = g_hash_table_find(b->blocks, block_has_host, host);
 
     if (block) {
+        ballast_place_drop(b, block);
         ballast_block_gone(b, block);
         g_hash_table_remove(b->blocks, block->rb);
     }
@@ -158,6 +159,7 @@ static void ballast_realize(DeviceState *dev, Error **errp)
     if (!parse_deflate(b, errp) || !ensure_iothread(b, errp)) {
         return;
     }
+    ballast_hints_install();
     parent_of(dev)->realize(dev, &err);
     if (err) {
         drop_iothread(b);
@@ -165,6 +167,7 @@ static void ballast_realize(DeviceState *dev, Error **errp)
         return;
     }
     b->blocks = g_hash_table_new_full(NULL, NULL, NULL, ballast_block_free);
+    ballast_nodes_init(b);
     /* QEMU allows one balloon, so one notifier is enough. */
     block_notifier.b = b;
     ram_block_notifier_add(&block_notifier.n);
@@ -178,11 +181,13 @@ static void ballast_unrealize(DeviceState *dev)
 {
     BallastBalloon *b = BALLAST_BALLOON(dev);
 
+    ballast_request_destroy(b);
     ballast_balloon_void(b);
     ballast_gate_destroy(b);
     qemu_bh_delete(b->more);
     ballast_hintq_destroy(b);
     ram_block_notifier_remove(&block_notifier.n);
+    ballast_place_destroy(b);
     g_hash_table_destroy(b->blocks);
     parent_of(dev)->unrealize(dev);
     drop_iothread(b);
@@ -192,10 +197,13 @@ static void ballast_reset(VirtIODevice *vdev)
 {
     BallastBalloon *b = BALLAST_BALLOON(vdev);
 
+    ballast_request_end(b, BALLOON_NODE_STATUS_RESET);
     ballast_gate_drop(b);
     ballast_hintq_reset(b);
+    ballast_place_drop(b, NULL);
     ballast_balloon_void(b);
     parent_of(vdev)->reset(vdev);
+    ballast_nodes_reset(b);
 }
 
 /* The driver may reset one queue alone (VIRTIO_F_RING_RESET). */
@@ -219,7 +227,20 @@ static uint64_t ballast_get_features(VirtIODevice *vdev, uint64_t features,
 {
     features = parent_of(vdev)->get_features(vdev, features, errp);
     virtio_add_feature(&features, VIRTIO_BALLOON_F_MUST_TELL_HOST);
+    ballast_nodes_offer(BALLAST_BALLOON(vdev), &features);
     return features;
+}
+
+static void ballast_get_config(VirtIODevice *vdev, uint8_t *config)
+{
+    parent_of(vdev)->get_config(vdev, config);
+    ballast_nodes_get_config(BALLAST_BALLOON(vdev), config);
+}
+
+static void ballast_set_config(VirtIODevice *vdev, const uint8_t *config)
+{
+    parent_of(vdev)->set_config(vdev, config);
+    ballast_nodes_set_config(BALLAST_BALLOON(vdev), config);
 }
 
 static void after_status(BallastBalloon *b, uint8_t status)
@@ -228,6 +249,7 @@ static void after_status(BallastBalloon *b, uint8_t status)
         ballast_gate_pause(b);
     } else if (status & VIRTIO_CONFIG_S_DRIVER_OK) {
         ballast_discard_kept(b);
+        ballast_request_left(b);
         qemu_bh_schedule(b->more);
         ballast_hintq_kick(b);
     }
@@ -242,6 +264,7 @@ static BALLAST_SET_STATUS ballast_set_status(VirtIODevice *vdev,
 
 static const Property ballast_properties[] = {
     DEFINE_PROP_STRING("deflate", BallastBalloon, deflate_text),
+    DEFINE_PROP_BOOL("node-balloon", BallastBalloon, node_balloon, true),
 };
 
 static void ballast_class_init(ObjectClass *klass, BALLAST_CLASS_DATA *data)
@@ -256,6 +279,8 @@ static void ballast_class_init(ObjectClass *klass, BALLAST_CLASS_DATA *data)
     vdc->reset = ballast_reset;
     vdc->queue_reset = ballast_queue_reset;
     vdc->get_features = ballast_get_features;
+    vdc->get_config = ballast_get_config;
+    vdc->set_config = ballast_set_config;
     vdc->set_status = ballast_set_status;
     vdc->vmsd = ballast_vmsd(vdc->vmsd);
 }

@@ -7,8 +7,9 @@
  * postcopy, background snapshot), and nothing of a large host page until
  * the whole of it is in the balloon.  What stays resident is freeable.
  *
- * A list is sorted first, so that adjacent pages are discarded with one
- * system call.
+ * A list is sorted first, so that adjacent pages and blocks are discarded
+ * with one system call.  A block is put in whole, or ignored: the bitmaps are
+ * looked at and written by words, not by pages.
  */
 #include "qemu/osdep.h"
 #include "exec/ramblock.h"
@@ -16,98 +17,115 @@
 #include "qemu/main-loop.h"
 #include "trace-hw_virtio_ballast.h"
 
-/* Adjacent host pages to discard. */
-typedef struct Run {
-    BallastBlock *block;
-    uint64_t first;
-    uint64_t nr;
-} Run;
-
-static void run_flush(BallastBalloon *b, Run *run, BallastDelta *given)
+static void run_discard(BallastBalloon *b, BallastRun *run,
+                        BallastDelta *given)
 {
     BallastBlock *block = run->block;
-    uint64_t bytes;
+    uint64_t bytes = run->nr * block->rb->page_size;
 
-    if (!run->nr) {
-        return;
-    }
-    bytes = run->nr * block->rb->page_size;
-    if (ballast_discard_inhibited() ||
-        !ballast_discard(block->rb, run->first * block->rb->page_size,
-                         bytes)) {
+    run->gone = !ballast_discard_inhibited() &&
+                ballast_discard(block->rb, run->first * block->rb->page_size,
+                                bytes);
+    if (!run->gone) {
         b->freeable_bytes += bytes;
-    } else {
-        bitmap_set(block->given, run->first, run->nr);
-        b->given_bytes += bytes;
-        if (block->line != BALLAST_NO_LINE) {
-            given->bytes[block->line] += bytes;
-        }
-    }
-    run->nr = 0;
-}
-
-static void run_add(BallastBalloon *b, Run *run, BallastBlock *block,
-                    uint64_t host_page, BallastDelta *given)
-{
-    if (run->nr && run->block == block &&
-        host_page == run->first + run->nr) {
-        run->nr++;
         return;
     }
-    run_flush(b, run, given);
-    *run = (Run) { .block = block, .first = host_page, .nr = 1 };
-}
-
-/* Put a page in; true if that completes a host page. */
-static bool mark(BallastBalloon *b, BallastBlock *block, uint64_t page)
-{
-    if (test_and_set_bit(page, block->ballooned)) {
-        b->bad_pages++;
-        return false;
+    bitmap_set(block->given, run->first, run->nr);
+    b->given_bytes += bytes;
+    if (block->line != BALLAST_NO_LINE) {
+        given->bytes[block->line] += bytes;
     }
-    b->ballooned_pages++;
-    return ballast_host_page_full(block, page);
 }
 
-static void inflate_list(BallastBalloon *b, GArray *pfns, BallastDelta *given)
+static void runs_discard(BallastBalloon *b, GArray *runs, BallastDelta *given)
 {
-    BallastCursor cursor = {};
-    Run run = {};
-    uint64_t page;
+    g_autoptr(GArray) looked = NULL;
     unsigned i;
 
-    for (i = 0; i < pfns->len; i++) {
-        BallastBlock *block = ballast_cursor_find(
-            b, &cursor, g_array_index(pfns, uint32_t, i), &page);
-
-        if (!block) {
-            b->bad_pages++;
-        } else if (mark(b, block, page)) {
-            run_add(b, &run, block, page / block->per_host_page, given);
-        }
+    if (runs->len && !ballast_discard_inhibited() &&
+        (ballast_nodes_on(b) || b->nodes.request.active)) {
+        looked = ballast_look(runs);
     }
-    run_flush(b, &run, given);
-    ballast_cursor_end(&cursor);
+    for (i = 0; i < runs->len; i++) {
+        run_discard(b, &g_array_index(runs, BallastRun, i), given);
+    }
+    if (looked) {
+        ballast_count_gone(b, runs, looked);
+    } else {
+        ballast_count_unseen(b, runs);
+    }
 }
 
-static void discard_block(BallastBalloon *b, BallastBlock *block,
-                          BallastDelta *given)
+static void runs_add(GArray *runs, BallastBlock *block, uint32_t entry,
+                     uint64_t first, uint64_t nr)
 {
-    uint64_t nr = ballast_block_host_pages(block);
-    Run run = {};
-    uint64_t i;
+    BallastRun run = { block, entry, first, nr };
+    BallastRun *last = runs->len ? &g_array_index(runs, BallastRun,
+                                                  runs->len - 1) : NULL;
 
-    for (i = 0; i < nr; i++) {
-        if (!test_bit(i, block->given) &&
-            ballast_host_page_full(block, i * block->per_host_page)) {
-            run_add(b, &run, block, i, given);
+    if (last && last->block == block && last->entry == entry &&
+        first == last->first + last->nr) {
+        last->nr += nr;
+    } else {
+        g_array_append_val(runs, run);
+    }
+}
+
+/* Put a piece in, whole or not at all, and note what is to be discarded. */
+static void put_in(BallastBalloon *b, const BallastPiece *piece, GArray *runs)
+{
+    BallastBlock *block = piece->block;
+    uint64_t end = piece->page + piece->nr, first, nr;
+
+    if (find_next_bit(block->ballooned, end, piece->page) < end) {
+        b->bad_pages++;
+        return;
+    }
+    bitmap_set(block->ballooned, piece->page, piece->nr);
+    b->ballooned_pages += piece->nr;
+    b->nodes.node[piece->entry].in_pages += piece->nr;
+    nr = ballast_full_host_pages(piece, &first);
+    if (nr) {
+        runs_add(runs, block, piece->entry, first, nr);
+    }
+}
+
+static void inflate_list(BallastBalloon *b, GArray *ranges,
+                         BallastDelta *given)
+{
+    g_autoptr(GArray) runs = g_array_new(false, true, sizeof(BallastRun));
+    BallastCursor cursor = {};
+    BallastPiece piece;
+    unsigned i;
+
+    for (i = 0; i < ranges->len; i++) {
+        BallastRange *range = &g_array_index(ranges, BallastRange, i);
+
+        while (ballast_cursor_take(b, &cursor, range, &piece)) {
+            put_in(b, &piece, runs);
         }
     }
-    run_flush(b, &run, given);
+    ballast_cursor_end(&cursor);
+    runs_discard(b, runs, given);
+}
+
+static void discard_block(BallastBlock *block, GArray *runs)
+{
+    uint64_t nr = ballast_block_host_pages(block), i;
+
+    for (i = 0; i < nr; i++) {
+        uint64_t page = i * block->per_host_page;
+
+        if (!test_bit(i, block->given) &&
+            ballast_host_page_full(block, page)) {
+            runs_add(runs, block, ballast_block_entry(block, page), i, 1);
+        }
+    }
 }
 
 void ballast_discard_all(BallastBalloon *b)
 {
+    g_autoptr(GArray) runs = g_array_new(false, true, sizeof(BallastRun));
     BallastDelta given = {};
     GHashTableIter iter;
     gpointer block;
@@ -115,8 +133,9 @@ void ballast_discard_all(BallastBalloon *b)
     b->freeable_bytes = 0;
     g_hash_table_iter_init(&iter, b->blocks);
     while (g_hash_table_iter_next(&iter, NULL, &block)) {
-        discard_block(b, block, &given);
+        discard_block(block, runs);
     }
+    runs_discard(b, runs, &given);
     ballast_claim_freeable(b->freeable_bytes);
     ballast_claim_lower(&given);
 }
@@ -135,19 +154,19 @@ static bool inflate_run(BallastBalloon *b, VirtQueue *vq, BallastDelta *given,
     uint64_t pages = 0;
 
     while (pages < BALLAST_RUN_PAGES) {
-        g_autoptr(GArray) pfns = NULL;
+        g_autoptr(GArray) ranges = NULL;
         VirtQueueElement *elem = virtqueue_pop(vq, sizeof(*elem));
 
         if (!elem) {
             return true;
         }
-        pfns = ballast_read_pfns(b, elem);
-        if (!pfns) {
+        ranges = ballast_read_ranges(b, elem);
+        if (!ranges) {
             ballast_reject(b, vq, elem);
             return true;
         }
-        inflate_list(b, pfns, given);
-        pages += pfns->len + 1;
+        pages += ballast_ranges_weight(ranges);
+        inflate_list(b, ranges, given);
         virtqueue_push(vq, elem, 0);
         g_free(elem);
         *any = true;

@@ -20,16 +20,40 @@
 #define BALLAST_RUN_BUFFERS 64
 
 /**
- * ballast_read_pfns() - the page list of a balloon buffer
- * @b: device
- * @elem: buffer
- *
- * A torn last number is counted as bad.
- *
- * Return: array of uint32_t, ascending, owned by the caller; or NULL for a
- * list of more than BALLAST_MAX_PFNS.
+ * struct BallastRange - guest pages that a buffer names
+ * @pfn: first, 4K
+ * @nr: how many, at least one
  */
-GArray *ballast_read_pfns(BallastBalloon *b, VirtQueueElement *elem);
+typedef struct BallastRange {
+    uint64_t pfn;
+    uint64_t nr;
+} BallastRange;
+
+/**
+ * ballast_read_ranges() - what a balloon buffer names
+ * @b: device
+ * @elem: buffer: page numbers, or blocks where the driver negotiated them
+ *
+ * What is no block, and a torn last entry, is counted as bad.
+ *
+ * Return: array of BallastRange, ascending, owned by the caller; or NULL for
+ * a list that is too long.
+ */
+GArray *ballast_read_ranges(BallastBalloon *b, VirtQueueElement *elem);
+
+/**
+ * struct BallastPiece - adjacent pages of one block and one guest node
+ * @block: the block's state
+ * @page: first 4K page within the block
+ * @nr: how many
+ * @entry: the guest node, as index in BallastNodes.node
+ */
+typedef struct BallastPiece {
+    BallastBlock *block;
+    uint64_t page;
+    uint64_t nr;
+    uint32_t entry;
+} BallastPiece;
 
 /**
  * struct BallastCursor - a walk over guest pages, ascending
@@ -40,17 +64,19 @@ typedef struct BallastCursor {
 } BallastCursor;
 
 /**
- * ballast_cursor_find() - which block holds a guest page?
+ * ballast_cursor_take() - the next piece of a range
  * @b: device
  * @c: cursor, zeroed before its first use
- * @pfn: guest frame, 4K
- * @page: out: the 4K page within the block
+ * @range: shortened by the piece
+ * @piece: out
  *
- * Return: the block's state, or NULL if the page is not guest RAM that the
- * guest may give away (nothing there, ROM, a device, unaligned).
+ * The range ends where there is no guest RAM that the guest may give away
+ * (nothing there, ROM, a device, unaligned); this is counted as bad.
+ *
+ * Return: true if there is a piece, false at the end.
  */
-BallastBlock *ballast_cursor_find(BallastBalloon *b, BallastCursor *c,
-                                  uint32_t pfn, uint64_t *page);
+bool ballast_cursor_take(BallastBalloon *b, BallastCursor *c,
+                         BallastRange *range, BallastPiece *piece);
 
 /** ballast_cursor_end() - let go of the last region */
 void ballast_cursor_end(BallastCursor *c);
@@ -79,6 +105,43 @@ static inline uint64_t ballast_block_host_pages(const BallastBlock *block)
  */
 bool ballast_host_page_full(const BallastBlock *block, uint64_t page);
 
+/** ballast_block_entry() - guest node of a 4K page, as index of its state */
+uint32_t ballast_block_entry(const BallastBlock *block, uint64_t page);
+
+/** ballast_block_uncount() - no page of a block is in the balloon any more */
+void ballast_block_uncount(BallastBalloon *b, const BallastBlock *block);
+
+/**
+ * ballast_ranges_weight() - work that a buffer makes, in single pages
+ * @ranges: as it was read
+ */
+uint64_t ballast_ranges_weight(const GArray *ranges);
+
+/**
+ * struct BallastRun - adjacent host pages to discard, of one guest node
+ * @block: the block's state
+ * @entry: the guest node, as index in BallastNodes.node
+ * @first: first host page
+ * @nr: how many
+ * @gone: they were discarded
+ */
+typedef struct BallastRun {
+    BallastBlock *block;
+    uint32_t entry;
+    uint64_t first;
+    uint64_t nr;
+    bool gone;
+} BallastRun;
+
+/**
+ * ballast_full_host_pages() - the host pages of a piece that are ballooned
+ * @piece: all of it is in the balloon
+ * @first: out: the first such host page
+ *
+ * Return: how many, from @first on.
+ */
+uint64_t ballast_full_host_pages(const BallastPiece *piece, uint64_t *first);
+
 /** ballast_block_free() - free notify of BallastBalloon.blocks */
 void ballast_block_free(gpointer block);
 
@@ -105,6 +168,25 @@ void ballast_handle_inflate(VirtIODevice *vdev, VirtQueue *vq);
  * @b: device; nothing in it is given yet
  */
 void ballast_discard_all(BallastBalloon *b);
+
+/**
+ * ballast_look() - where is what will be discarded?
+ * @runs: array of BallastRun
+ *
+ * Return: for ballast_count_gone(), owned by the caller.
+ */
+GArray *ballast_look(GArray *runs);
+
+/**
+ * ballast_count_gone() - count what was discarded, by where it was
+ * @b: device
+ * @runs: array of BallastRun, after the attempt
+ * @looked: from ballast_look()
+ */
+void ballast_count_gone(BallastBalloon *b, GArray *runs, GArray *looked);
+
+/** ballast_count_unseen() - the same, where nobody looked */
+void ballast_count_unseen(BallastBalloon *b, GArray *runs);
 
 /** ballast_discard_kept() - discard what could not be discarded before */
 void ballast_discard_kept(BallastBalloon *b);
@@ -175,6 +257,135 @@ void ballast_hintq_destroy(BallastBalloon *b);
  */
 void ballast_take_over(VirtIODevice *vdev, VirtQueue *vq,
                        VirtIOHandleOutput handler);
+
+/** ballast_nodes_on() - has the driver negotiated node ballooning? */
+static inline bool ballast_nodes_on(BallastBalloon *b)
+{
+    return virtio_vdev_has_feature(VIRTIO_DEVICE(b),
+                                   VIRTIO_BALLOON_F_BALLAST_NODES);
+}
+
+/** ballast_nodes_count() - guest nodes in the table, of this machine */
+uint32_t ballast_nodes_count(void);
+
+/** ballast_nodes_init() - at realize; guest nodes are known by then */
+void ballast_nodes_init(BallastBalloon *b);
+
+/**
+ * ballast_nodes_offer() - offer node ballooning, if asked to
+ * @b: device
+ * @features: offered so far; the bit is added for modern drivers
+ *
+ * Context: when the device is plugged into its bus.
+ */
+void ballast_nodes_offer(BallastBalloon *b, uint64_t *features);
+
+/** ballast_nodes_get_config() - behind the parent's fields */
+void ballast_nodes_get_config(BallastBalloon *b, uint8_t *config);
+
+/** ballast_nodes_set_config() - the driver wrote to configuration space */
+void ballast_nodes_set_config(BallastBalloon *b, const uint8_t *config);
+
+/** ballast_nodes_void() - no page is in the balloon any more */
+void ballast_nodes_void(BallastBalloon *b);
+
+/** ballast_nodes_reset() - withdraw all targets */
+void ballast_nodes_reset(BallastBalloon *b);
+
+/** ballast_nodes_withdraw() - no node has a target of its own */
+void ballast_nodes_withdraw(BallastBalloon *b);
+
+/**
+ * ballast_nodes_publish() - tell the driver of a new set of targets
+ * @b: device; targets and exact_mask are set
+ * @num_pages: of this set
+ */
+void ballast_nodes_publish(BallastBalloon *b, uint32_t num_pages);
+
+/** ballast_place_init() - at realize */
+void ballast_place_init(BallastBalloon *b);
+
+/** ballast_place_destroy() - at unrealize */
+void ballast_place_destroy(BallastBalloon *b);
+
+/**
+ * ballast_place() - have the guest's pages where the request wants them
+ * @b: device with a request
+ * @piece: pages about to be given to the guest, not populated
+ *
+ * Return: true if a policy will; false if all that is possible is in use, or
+ * another request's applies there.
+ */
+bool ballast_place(BallastBalloon *b, const BallastPiece *piece);
+
+/**
+ * ballast_place_drop() - give memory its old policy back
+ * @b: device
+ * @block: of this block; NULL: of all
+ */
+void ballast_place_drop(BallastBalloon *b, const BallastBlock *block);
+
+/** ballast_placed_bytes() - memory under a policy of ours */
+uint64_t ballast_placed_bytes(const BallastBalloon *b);
+
+/** ballast_nodes_follow() - was the command "balloon" used meanwhile? */
+void ballast_nodes_follow(BallastBalloon *b);
+
+/** ballast_backend_is_bound() - can its memory be on this host node only? */
+bool ballast_backend_is_bound(const MemoryPlacementBackend *backend,
+                              uint32_t host_node);
+
+/**
+ * ballast_mems_find() - virtio-mem devices that may serve the request
+ * @b: device with a request
+ * @p: where memory is now
+ */
+void ballast_mems_find(BallastBalloon *b, const MemoryPlacement *p);
+
+/** ballast_mems_free() - forget them */
+void ballast_mems_free(BallastBalloon *b);
+
+/**
+ * ballast_mems_ask() - ask them for what is missing
+ * @b: device with a request
+ * @bytes: at most so much
+ *
+ * Return: true if there was one to ask; the request's @look follows.
+ */
+bool ballast_mems_ask(BallastBalloon *b, uint64_t bytes);
+
+/** ballast_mems_busy() - are they at it still?  Looks again if so. */
+bool ballast_mems_busy(BallastBalloon *b);
+
+/** ballast_mems_stop() - what they have not done they need not do */
+void ballast_mems_stop(BallastBalloon *b);
+
+/** ballast_mems_moved_bytes() - what they have done */
+uint64_t ballast_mems_moved_bytes(const BallastBalloon *b);
+
+/** ballast_mems_each() - the same one by one, with their guest nodes */
+void ballast_mems_each(const BallastBalloon *b,
+                       void (*tell)(uint32_t vnode, uint64_t bytes,
+                                    void *opaque), void *opaque);
+
+/** ballast_request_init() - at realize */
+void ballast_request_init(BallastBalloon *b);
+
+/** ballast_request_destroy() - at unrealize */
+void ballast_request_destroy(BallastBalloon *b);
+
+/**
+ * ballast_request_end() - a request of balloon-node is over
+ * @b: device; nothing happens if there is none
+ * @status: how it ended
+ */
+void ballast_request_end(BallastBalloon *b, BalloonNodeStatus status);
+
+/** ballast_request_left() - end, here, what another host was asked for */
+void ballast_request_left(BallastBalloon *b);
+
+/** ballast_request_step() - the driver wrote to configuration space */
+void ballast_request_step(BallastBalloon *b);
 
 /** ballast_vmsd() - the parent's device state plus the balloon's pages */
 const VMStateDescription *ballast_vmsd(const VMStateDescription *parent);

@@ -5,11 +5,13 @@
 #include "hw/virtio/ballast/balloon.h"
 #include "hw/virtio/ballast/compat.h"
 #include "hw/virtio/virtio-pci.h"
+#include "qemu/cutils.h"
 #include "qemu/module.h"
 #include "standard-headers/linux/virtio_pci.h"
 #include "trace-hw_virtio_ballast.h"
 
-#define TYPE_BALLAST_BALLOON_PCI "virtio-balloon-ledger-pci-base"
+#define BALLAST_BALLOON_PCI_NAME "virtio-balloon-ledger-pci"
+#define TYPE_BALLAST_BALLOON_PCI BALLAST_BALLOON_PCI_NAME "-base"
 OBJECT_DECLARE_SIMPLE_TYPE(BallastBalloonPCI, BALLAST_BALLOON_PCI)
 
 struct BallastBalloonPCI {
@@ -116,6 +118,32 @@ static void guard_registers(VirtIOPCIProxy *proxy)
     }
 }
 
+static Object *itself(Object *obj, void *opaque, const char *part)
+{
+    return obj;
+}
+
+/*
+ * libvirt looks for a balloon's statistics under the name of QEMU's own type,
+ * and takes a link to one as well, wherever it is: so it finds ours where its
+ * XML replaced the driver.
+ */
+static void show_as_stock(Object *obj)
+{
+    const char *name = object_get_typename(obj);
+    g_autofree char *stock = NULL;
+    ObjectProperty *prop;
+
+    if (!strstart(name, BALLAST_BALLOON_PCI_NAME, &name) ||
+        object_property_find(obj, "stock-balloon")) {
+        return;
+    }
+    stock = g_strdup_printf("link<virtio-balloon-pci%s>", name);
+    prop = object_property_add(obj, "stock-balloon", stock, NULL, NULL, NULL,
+                               NULL);
+    prop->resolve = itself;
+}
+
 static void ballast_pci_realize(VirtIOPCIProxy *proxy, Error **errp)
 {
     BallastBalloonPCI *dev = BALLAST_BALLOON_PCI(proxy);
@@ -126,6 +154,7 @@ static void ballast_pci_realize(VirtIOPCIProxy *proxy, Error **errp)
     proxy->class_code = PCI_CLASS_OTHERS;
     if (qdev_realize(DEVICE(&dev->vdev), BUS(&proxy->bus), errp)) {
         guard_registers(proxy);
+        show_as_stock(OBJECT(proxy));
     }
 }
 
@@ -165,9 +194,9 @@ static void ballast_pci_instance_init(Object *obj)
 
 static const VirtioPCIDeviceTypeInfo ballast_pci_info = {
     .base_name = TYPE_BALLAST_BALLOON_PCI,
-    .generic_name = "virtio-balloon-ledger-pci",
-    .transitional_name = "virtio-balloon-ledger-pci-transitional",
-    .non_transitional_name = "virtio-balloon-ledger-pci-non-transitional",
+    .generic_name = BALLAST_BALLOON_PCI_NAME,
+    .transitional_name = BALLAST_BALLOON_PCI_NAME "-transitional",
+    .non_transitional_name = BALLAST_BALLOON_PCI_NAME "-non-transitional",
     .instance_size = sizeof(BallastBalloonPCI),
     .instance_init = ballast_pci_instance_init,
     .class_init = ballast_pci_class_init,

@@ -1,414 +1,352 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where guest memory really is.
- *
- * move_pages(2) without target nodes tells the node of each page and
- * changes nothing; pages that are not present say so.  In batches of a few
- * hundred it delays other threads' mmap by microseconds, where numa_maps
- * holds the lock for tens of milliseconds (docs/design/placement.md).
+ * Where guest memory really is: a sample, and what any look has found in the
+ * words of QMP.
  *
  * Only this process' page tables count: a page of a shared file that only
  * another process has touched is absent here.
  */
 #include "qemu/osdep.h"
 #include <math.h>
-#include <sys/syscall.h>
-#include "exec/ramblock.h"
-#include "hw/boards.h"
-#include "hw/virtio/ballast/placement.h"
-#include "hw/mem/memory-device.h"
-#include "qemu/rcu_queue.h"
+#include "hw/virtio/ballast/numamaps.h"
+#include "hw/virtio/ballast/topology.h"
+#include "placement-map.h"
 #include "qemu/timer.h"
-#include "system/hostmem.h"
 #include "trace-hw_virtio_ballast.h"
 
-#define BATCH 512
+QEMU_BUILD_BUG_ON(BALLAST_SAMPLE_NODES != MAX_NODES);
 
-/* Sampling ------------------------------------------------------------ */
+/* Looking ---------------------------------------------------------------- */
 
-static void count_status(BallastSample *out, int status)
+static int look(const BallastPlace *place, uint64_t offset, uint64_t bytes,
+                uint64_t samples, BallastSample *out)
 {
-    if (status >= 0 && status < MAX_NODES) {
-        out->on_node[status]++;
-    } else if (status == -ENOENT || status == -EFAULT) {
-        out->absent++;
-    } else {
-        out->unknown++;
-    }
+    struct ballast_eyes eyes;
+
+    ballast_eyes_init(&eyes, 0);
+    return ballast_look_sample(&eyes, (uintptr_t)place->host + offset, bytes,
+                               place->page_bytes, samples, g_random_int, out);
 }
 
-static void look_up(void **pages, unsigned nr, BallastSample *out)
-{
-    int status[BATCH];
-    unsigned i;
-
-    if (syscall(SYS_move_pages, 0, (unsigned long)nr, pages, NULL, status,
-                0) < 0) {
-        out->unknown += nr;
-    } else {
-        for (i = 0; i < nr; i++) {
-            count_status(out, status[i]);
-        }
-    }
-    out->samples += nr;
-}
-
-/* A random page of each of @nr equal strata; every page if @nr is all. */
 void ballast_sample(uint8_t *host, uint64_t bytes, size_t page_bytes,
                     uint64_t samples, BallastSample *out)
 {
-    uint64_t pages = bytes / page_bytes;
-    uint64_t nr = MIN(samples, pages), i, first, end, page;
-    void *batch[BATCH];
-    unsigned in_batch = 0;
+    BallastPlace place = { .host = host, .page_bytes = page_bytes };
 
-    out->whole = (out->whole || !out->samples) && nr == pages;
+    look(&place, 0, bytes, samples, out);
+}
+
+static int where_of(int status)
+{
+    if (status >= 0 && status < MAX_NODES) {
+        return status;
+    }
+    return status == -ENOENT || status == -EFAULT ? BALLAST_WHERE_ABSENT :
+           BALLAST_WHERE_UNKNOWN;
+}
+
+void ballast_where(void **pages, unsigned nr, int *nodes)
+{
+    struct ballast_eyes eyes;
+    unsigned i;
+    int err;
+
+    ballast_eyes_init(&eyes, 0);
+    err = eyes.nodes(&eyes, pages, nr, nodes);
     for (i = 0; i < nr; i++) {
-        first = (__uint128_t)pages * i / nr;
-        end = (__uint128_t)pages * (i + 1) / nr;
-        page = first + (end - first > 1 ? g_random_int() % (end - first) : 0);
-        batch[in_batch++] = host + page * page_bytes;
-        if (in_batch == BATCH) {
-            look_up(batch, in_batch, out);
-            in_batch = 0;
-        }
-    }
-    if (in_batch) {
-        look_up(batch, in_batch, out);
+        nodes[i] = err ? BALLAST_WHERE_UNKNOWN : where_of(nodes[i]);
     }
 }
 
-uint64_t ballast_sample_bytes(const BallastSample *s, uint64_t count,
-                              uint64_t bytes)
+bool ballast_refused(int err)
 {
-    return s->samples ? (__uint128_t)bytes * count / s->samples : 0;
+    return err == -EPERM || err == -EACCES || err == -ENOSYS;
 }
 
-static void sample_add(BallastSample *to, const BallastSample *from)
+/* A page for each part at least. */
+static int sample_parts(BallastMap *map, uint64_t samples)
 {
-    unsigned node;
-
-    to->samples += from->samples;
-    to->absent += from->absent;
-    to->unknown += from->unknown;
-    for (node = 0; node < MAX_NODES; node++) {
-        to->on_node[node] += from->on_node[node];
-    }
-}
-
-/* Parts: a stretch of a block that belongs to one guest node ----------- */
-
-typedef struct Part {
-    RAMBlock *rb;
-    uint64_t offset;
-    uint64_t bytes;
-    uint32_t vnode;
-    BallastSample sample;
-} Part;
-
-static void add_part(GArray *parts, RAMBlock *rb, uint64_t offset,
-                     uint64_t bytes, uint32_t vnode)
-{
-    Part part = { .rb = rb, .offset = offset, .bytes = bytes, .vnode = vnode };
-
-    if (bytes) {
-        g_array_append_val(parts, part);
-    }
-}
-
-static bool node_of_memdev(const NumaState *numa, HostMemoryBackend *backend,
-                           uint32_t *vnode)
-{
-    int i;
-
-    for (i = 0; i < numa->num_nodes; i++) {
-        if (numa->nodes[i].node_memdev == backend) {
-            *vnode = i;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* A hotplugged or cold-plugged DIMM has its node as a property. */
-static uint32_t node_of_dimm(HostMemoryBackend *backend)
-{
-    g_autofree char *path = object_get_canonical_path(OBJECT(backend));
-    MemoryDeviceInfoList *list = qmp_memory_device_list(), *it;
-    uint32_t vnode = 0;
-
-    for (it = list; it; it = it->next) {
-        if (it->value->type == MEMORY_DEVICE_INFO_KIND_DIMM &&
-            g_str_equal(it->value->u.dimm.data->memdev, path)) {
-            vnode = it->value->u.dimm.data->node;
-        }
-    }
-    qapi_free_MemoryDeviceInfoList(list);
-    return vnode;
-}
-
-/* RAM given with -m alone is dealt to the nodes in order of number. */
-static void add_split_block(GArray *parts, RAMBlock *rb,
-                            const NumaState *numa)
-{
-    uint64_t offset = 0, bytes;
-    int i;
-
-    for (i = 0; i < numa->num_nodes; i++) {
-        bytes = MIN(numa->nodes[i].node_mem, rb->used_length - offset);
-        add_part(parts, rb, offset, bytes, i);
-        offset += bytes;
-    }
-    add_part(parts, rb, offset, rb->used_length - offset, 0);
-}
-
-static void add_block(GArray *parts, RAMBlock *rb, HostMemoryBackend *backend)
-{
-    MachineState *machine = current_machine;
-    NumaState *numa = machine->numa_state;
-    uint32_t vnode;
-
-    if (!numa || !numa->num_nodes) {
-        add_part(parts, rb, 0, rb->used_length, 0);
-    } else if (node_of_memdev(numa, backend, &vnode)) {
-        add_part(parts, rb, 0, rb->used_length, vnode);
-    } else if (machine->memdev == backend) {
-        add_split_block(parts, rb, numa);
-    } else {
-        add_part(parts, rb, 0, rb->used_length, node_of_dimm(backend));
-    }
-}
-
-static HostMemoryBackend *backend_of(RAMBlock *rb)
-{
-    Object *owner = rb->mr ? memory_region_owner(rb->mr) : NULL;
-
-    return owner ? (HostMemoryBackend *)
-           object_dynamic_cast(owner, TYPE_MEMORY_BACKEND) : NULL;
-}
-
-static GArray *all_parts(void)
-{
-    GArray *parts = g_array_new(false, true, sizeof(Part));
-    RAMBlock *rb;
-
-    QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
-        if (backend_of(rb)) {
-            add_block(parts, rb, backend_of(rb));
-        }
-    }
-    return parts;
-}
-
-static void sample_parts(GArray *parts, uint64_t samples)
-{
-    uint64_t total = 0, share;
+    int err = 0;
     unsigned i;
 
-    for (i = 0; i < parts->len; i++) {
-        total += g_array_index(parts, Part, i).bytes;
-    }
-    for (i = 0; i < parts->len; i++) {
-        Part *p = &g_array_index(parts, Part, i);
+    for (i = 0; i < map->parts->len && !ballast_refused(err); i++) {
+        BallastPart *p = ballast_map_part(map, i);
+        uint64_t share = (__uint128_t)samples * p->bytes / map->bytes;
 
-        share = MAX((__uint128_t)samples * p->bytes / total, 1);
-        ballast_sample(p->rb->host + p->offset, p->bytes, p->rb->page_size,
-                       share, &p->sample);
+        err = look(ballast_map_place(map, p->place), p->offset, p->bytes,
+                   MAX(share, 1), &p->sample);
     }
+    return err;
 }
 
-/* The answer ---------------------------------------------------------- */
+void ballast_map_numa_maps(BallastMap *map)
+{
+    struct ballast_numa_maps maps = {};
+    int err = ballast_numa_maps_read(0, &maps);
+    unsigned i;
 
-static MemoryPlacementNodeList *nodes_list(const uint64_t *bytes)
+    for (i = 0; i < map->parts->len; i++) {
+        BallastPart *p = ballast_map_part(map, i);
+        uint8_t *host = ballast_map_place(map, p->place)->host;
+
+        memset(&p->sample, 0, sizeof(p->sample));
+        if (err) {
+            p->sample.samples = p->sample.unknown = p->bytes;
+        } else {
+            ballast_numa_maps_look(&maps, (uintptr_t)host + p->offset,
+                                   p->bytes, &p->sample);
+        }
+        p->sample.flat = p->bytes;
+    }
+    map->method = err ? MEMORY_PLACEMENT_METHOD_NONE :
+                  MEMORY_PLACEMENT_METHOD_NUMA_MAPS;
+    ballast_numa_maps_free(&maps);
+}
+
+MemoryPlacement *ballast_placement(uint64_t samples)
+{
+    int64_t start = get_clock();
+    MemoryPlacement *out;
+    BallastMap *map;
+
+    RCU_READ_LOCK_GUARD();
+    map = ballast_map_new();
+    if (ballast_refused(sample_parts(map, samples))) {
+        ballast_map_numa_maps(map);
+    }
+    out = ballast_map_answer(map, false);
+    out->mode = MEMORY_PLACEMENT_MODE_SAMPLE;
+    out->state = MEMORY_PLACEMENT_STATE_DONE;
+    out->looked_at = out->size;
+    ballast_map_free(map);
+    out->elapsed_us = (get_clock() - start) / 1000;
+    trace_ballast_placement(samples, out->elapsed_us);
+    return out;
+}
+
+/* The answer ------------------------------------------------------------- */
+
+/* Sums of some parts, in bytes. */
+typedef struct Figures {
+    uint64_t size;
+    uint64_t on_node[MAX_NODES];
+    uint64_t absent;
+    uint64_t unknown;
+    uint64_t huge;
+    uint64_t flat;
+    uint64_t lookups;
+    double error2;          /* squared: the parts' errors are independent */
+} Figures;
+
+static void figures_add(Figures *f, const BallastPart *p, bool exact)
+{
+    const BallastSample *s = &p->sample;
+    uint64_t bytes = exact ? s->samples : p->bytes;
+    double error = exact ? 0 : ballast_sample_error(s, p->bytes);
+    unsigned node;
+
+    for (node = 0; node < MAX_NODES; node++) {
+        f->on_node[node] += ballast_sample_bytes(s, s->on_node[node], bytes);
+    }
+    f->size += p->bytes;
+    f->absent += ballast_sample_bytes(s, s->absent, bytes);
+    f->unknown += ballast_sample_bytes(s, s->unknown, bytes);
+    f->huge += s->huge;
+    f->flat += s->flat;
+    f->lookups += s->lookups;
+    f->error2 += error * error;
+}
+
+static uint64_t figures_error(const Figures *f)
+{
+    return MIN(sqrt(f->error2), f->size);
+}
+
+static MemoryPlacementNodeList *nodes_list(const Figures *f)
 {
     MemoryPlacementNodeList *list = NULL, **tail = &list;
     unsigned node;
 
     for (node = 0; node < MAX_NODES; node++) {
-        if (bytes[node]) {
+        if (f->on_node[node]) {
             MemoryPlacementNode *n = g_new0(MemoryPlacementNode, 1);
 
             n->node = node;
-            n->bytes = bytes[node];
+            n->bytes = f->on_node[node];
             QAPI_LIST_APPEND(tail, n);
         }
     }
     return list;
 }
 
-/* 95 % confidence, of the least certain of the figures. */
-static uint64_t error_bytes(const BallastSample *s, uint64_t bytes)
+static uint32List *bits_list(const unsigned long *bits)
 {
-    double worst = 0, p;
-    unsigned node;
+    uint32List *list = NULL, **tail = &list;
+    unsigned long bit;
 
-    if (s->whole || !s->samples) {
-        return 0;
+    for (bit = find_first_bit(bits, MAX_NODES); bit < MAX_NODES;
+         bit = find_next_bit(bits, MAX_NODES, bit + 1)) {
+        QAPI_LIST_APPEND(tail, bit);
     }
-    for (node = 0; node <= MAX_NODES; node++) {
-        p = (double)(node < MAX_NODES ? s->on_node[node] : s->absent) /
-            s->samples;
-        worst = MAX(worst, p * (1 - p));
-    }
-    return 1.96 * sqrt(worst / s->samples) * bytes;
+    return list;
 }
 
-static void backend_policy(MemoryPlacementBackend *out,
-                           HostMemoryBackend *backend)
+static MemoryPlacementRange *range_answer(const BallastPart *p, bool exact)
 {
-    uint32List **tail = &out->host_nodes;
-    unsigned long node;
+    MemoryPlacementRange *out = g_new0(MemoryPlacementRange, 1);
+    Figures f = {};
 
-    out->memdev = object_get_canonical_path(OBJECT(backend));
-    out->policy = g_strdup(HostMemPolicy_str(backend->policy));
-    out->has_host_nodes = true;
-    for (node = find_first_bit(backend->host_nodes, MAX_NODES);
-         node < MAX_NODES;
-         node = find_next_bit(backend->host_nodes, MAX_NODES, node + 1)) {
-        QAPI_LIST_APPEND(tail, node);
-    }
+    figures_add(&f, p, exact);
+    out->offset = p->offset;
+    out->size = p->bytes;
+    out->has_address = p->address != BALLAST_NO_ADDRESS;
+    out->address = out->has_address ? p->address : 0;
+    out->has_guest_node = p->vnode != BALLAST_NO_VNODE;
+    out->guest_node = out->has_guest_node ? p->vnode : 0;
+    out->nodes = nodes_list(&f);
+    out->absent = f.absent;
+    out->unknown = f.unknown;
+    return out;
 }
 
-static void bytes_add(uint64_t *bytes, const Part *p)
+static MemoryPlacementBackend *backend_answer(const BallastMap *map,
+                                              unsigned i, bool exact)
 {
-    unsigned node;
-
-    for (node = 0; node < MAX_NODES; node++) {
-        bytes[node] += ballast_sample_bytes(&p->sample,
-                                            p->sample.on_node[node], p->bytes);
-    }
-}
-
-/* @first to @end: the parts of one block, in order. */
-static MemoryPlacementBackend *backend_answer(GArray *parts, unsigned first,
-                                              unsigned end)
-{
+    const BallastPlace *place = ballast_map_place(map, i);
     MemoryPlacementBackend *out = g_new0(MemoryPlacementBackend, 1);
-    RAMBlock *rb = g_array_index(parts, Part, first).rb;
-    uint32List **tail = &out->guest_nodes;
-    uint64_t bytes[MAX_NODES] = {};
-    BallastSample sum = { .whole = true };
-    unsigned i;
+    MemoryPlacementRangeList **ranges = &out->ranges;
+    DECLARE_BITMAP(vnodes, MAX_NODES) = {};
+    Figures f = {};
 
-    for (i = first; i < end; i++) {
-        Part *p = &g_array_index(parts, Part, i);
+    for (i = 0; i < map->parts->len; i++) {
+        const BallastPart *p = ballast_map_part(map, i);
 
-        QAPI_LIST_APPEND(tail, p->vnode);
-        bytes_add(bytes, p);
-        sample_add(&sum, &p->sample);
-        sum.whole &= p->sample.whole;
-        out->absent += ballast_sample_bytes(&p->sample, p->sample.absent,
-                                            p->bytes);
-        out->unknown += ballast_sample_bytes(&p->sample, p->sample.unknown,
-                                             p->bytes);
-    }
-    out->id = g_strdup(rb->idstr);
-    out->size = rb->used_length;
-    out->page_size = rb->page_size;
-    out->nodes = nodes_list(bytes);
-    out->samples = sum.samples;
-    out->error_bytes = error_bytes(&sum, out->size);
-    backend_policy(out, backend_of(rb));
-    return out;
-}
-
-static void answer_backends(GArray *parts, MemoryPlacementBackendList **tail)
-{
-    unsigned first, end;
-
-    for (first = 0; first < parts->len; first = end) {
-        RAMBlock *rb = g_array_index(parts, Part, first).rb;
-
-        for (end = first; end < parts->len &&
-             g_array_index(parts, Part, end).rb == rb; end++) {
-            continue;
-        }
-        QAPI_LIST_APPEND(tail, backend_answer(parts, first, end));
-    }
-}
-
-static MemoryPlacementVnode *vnode_answer(GArray *parts, uint32_t vnode,
-                                          unsigned long *pnodes)
-{
-    MemoryPlacementVnode *out = g_new0(MemoryPlacementVnode, 1);
-    uint64_t bytes[MAX_NODES] = {};
-    uint32List **tail = &out->pnodes;
-    unsigned i, node;
-
-    out->node = vnode;
-    for (i = 0; i < parts->len; i++) {
-        Part *p = &g_array_index(parts, Part, i);
-
-        if (p->vnode == vnode) {
-            bytes_add(bytes, p);
-            out->size += p->bytes;
-            out->absent += ballast_sample_bytes(&p->sample, p->sample.absent,
-                                                p->bytes);
-            out->unknown += ballast_sample_bytes(&p->sample,
-                                                 p->sample.unknown, p->bytes);
-        }
-    }
-    for (node = 0; node < MAX_NODES; node++) {
-        if (bytes[node]) {
-            set_bit(node, pnodes);
-            QAPI_LIST_APPEND(tail, node);
-        }
-    }
-    out->nodes = nodes_list(bytes);
-    return out;
-}
-
-static uint32_t vnode_count(void)
-{
-    NumaState *numa = current_machine->numa_state;
-
-    return numa && numa->num_nodes ? numa->num_nodes : 1;
-}
-
-/* The other mask: for each host node the guest nodes that use it. */
-static void answer_pnodes(MemoryPlacementVnodeList *vnodes,
-                          const unsigned long *pnodes,
-                          MemoryPlacementPnodeList **tail)
-{
-    MemoryPlacementVnodeList *v;
-    uint32List *n;
-    unsigned long node;
-
-    for (node = find_first_bit(pnodes, MAX_NODES); node < MAX_NODES;
-         node = find_next_bit(pnodes, MAX_NODES, node + 1)) {
-        MemoryPlacementPnode *out = g_new0(MemoryPlacementPnode, 1);
-        uint32List **users = &out->vnodes;
-
-        out->node = node;
-        for (v = vnodes; v; v = v->next) {
-            for (n = v->value->pnodes; n; n = n->next) {
-                if (n->value == node) {
-                    QAPI_LIST_APPEND(users, v->value->node);
-                }
+        if (ballast_map_place(map, p->place) == place) {
+            figures_add(&f, p, exact);
+            QAPI_LIST_APPEND(ranges, range_answer(p, exact));
+            if (p->vnode < MAX_NODES) {
+                set_bit(p->vnode, vnodes);
             }
         }
-        QAPI_LIST_APPEND(tail, out);
     }
+    out->id = g_strdup(place->id);
+    out->memdev = g_strdup(place->memdev);
+    out->device = g_strdup(place->device);
+    out->size = place->bytes;
+    out->page_size = place->page_bytes;
+    out->policy = g_strdup(place->policy);
+    out->has_host_nodes = true;
+    out->host_nodes = bits_list(place->host_nodes);
+    out->guest_nodes = bits_list(vnodes);
+    out->nodes = nodes_list(&f);
+    out->absent = f.absent;
+    out->unknown = f.unknown;
+    out->has_huge_bytes = exact && !f.flat;
+    out->huge_bytes = f.huge;
+    out->samples = f.lookups;
+    out->error_bytes = figures_error(&f);
+    return out;
 }
 
-MemoryPlacement *ballast_placement(uint64_t samples)
+static MemoryPlacementVnode *vnode_answer(uint32_t vnode, const Figures *f)
+{
+    MemoryPlacementVnode *out = g_new0(MemoryPlacementVnode, 1);
+    DECLARE_BITMAP(pnodes, MAX_NODES) = {};
+    unsigned node;
+
+    for (node = 0; node < MAX_NODES; node++) {
+        if (f->on_node[node]) {
+            set_bit(node, pnodes);
+        }
+    }
+    out->node = vnode;
+    out->size = f->size;
+    out->pnodes = bits_list(pnodes);
+    out->nodes = nodes_list(f);
+    out->absent = f->absent;
+    out->unknown = f->unknown;
+    out->error_bytes = figures_error(f);
+    return out;
+}
+
+/* The other mask: the guest nodes that use a host node; NULL if none does. */
+static MemoryPlacementPnode *pnode_answer(const Figures *vnodes, uint32_t nr,
+                                          unsigned node)
+{
+    MemoryPlacementPnode *out = g_new0(MemoryPlacementPnode, 1);
+    uint32List **users = &out->vnodes;
+    uint32_t i;
+
+    out->node = node;
+    for (i = 0; i < nr; i++) {
+        if (vnodes[i].on_node[node]) {
+            out->bytes += vnodes[i].on_node[node];
+            QAPI_LIST_APPEND(users, i);
+        }
+    }
+    if (!out->bytes) {
+        g_clear_pointer(&out, qapi_free_MemoryPlacementPnode);
+    }
+    return out;
+}
+
+static MemoryPlacementTopology topology_of(const Figures *vnodes, uint32_t nr)
+{
+    static const MemoryPlacementTopology names[] = {
+        [BALLAST_TOPOLOGY_NONE] = MEMORY_PLACEMENT_TOPOLOGY_NONE,
+        [BALLAST_TOPOLOGY_ONE_TO_ONE] = MEMORY_PLACEMENT_TOPOLOGY_ONE_TO_ONE,
+        [BALLAST_TOPOLOGY_MANY_TO_ONE] = MEMORY_PLACEMENT_TOPOLOGY_MANY_TO_ONE,
+        [BALLAST_TOPOLOGY_ONE_TO_MANY] = MEMORY_PLACEMENT_TOPOLOGY_ONE_TO_MANY,
+    };
+    g_autofree uint64_t (*bytes)[MAX_NODES] =
+        g_malloc_n(nr, sizeof(*bytes));
+    uint32_t i;
+
+    for (i = 0; i < nr; i++) {
+        memcpy(bytes[i], vnodes[i].on_node, sizeof(bytes[i]));
+    }
+    return names[ballast_topology(bytes, nr)];
+}
+
+static void answer_nodes(MemoryPlacement *out, const Figures *vnodes,
+                         uint32_t nr)
+{
+    MemoryPlacementVnodeList **vtail = &out->vnodes;
+    MemoryPlacementPnodeList **ptail = &out->pnodes;
+    uint32_t i;
+
+    for (i = 0; i < nr; i++) {
+        QAPI_LIST_APPEND(vtail, vnode_answer(i, &vnodes[i]));
+    }
+    for (i = 0; i < MAX_NODES; i++) {
+        MemoryPlacementPnode *pnode = pnode_answer(vnodes, nr, i);
+
+        if (pnode) {
+            QAPI_LIST_APPEND(ptail, pnode);
+        }
+    }
+    out->topology = topology_of(vnodes, nr);
+}
+
+MemoryPlacement *ballast_map_answer(const BallastMap *map, bool exact)
 {
     MemoryPlacement *out = g_new0(MemoryPlacement, 1);
-    MemoryPlacementVnodeList **tail = &out->vnodes;
-    DECLARE_BITMAP(pnodes, MAX_NODES) = {};
-    int64_t start = get_clock();
-    g_autoptr(GArray) parts = NULL;
-    uint32_t vnode;
+    MemoryPlacementBackendList **tail = &out->backends;
+    g_autofree Figures *vnodes = g_new0(Figures, map->nr_vnodes);
+    unsigned i;
 
-    RCU_READ_LOCK_GUARD();
-    parts = all_parts();
-    sample_parts(parts, samples);
-    answer_backends(parts, &out->backends);
-    for (vnode = 0; vnode < vnode_count(); vnode++) {
-        QAPI_LIST_APPEND(tail, vnode_answer(parts, vnode, pnodes));
+    for (i = 0; i < map->parts->len; i++) {
+        const BallastPart *p = ballast_map_part(map, i);
+
+        if (p->vnode < map->nr_vnodes) {
+            figures_add(&vnodes[p->vnode], p, exact);
+        }
     }
-    answer_pnodes(out->vnodes, pnodes, &out->pnodes);
-    out->elapsed_us = (get_clock() - start) / 1000;
-    trace_ballast_placement(samples, out->elapsed_us);
+    for (i = 0; i < map->places->len; i++) {
+        QAPI_LIST_APPEND(tail, backend_answer(map, i, exact));
+    }
+    answer_nodes(out, vnodes, map->nr_vnodes);
+    out->method = map->method;
+    out->size = map->bytes;
     return out;
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The QMP commands of qapi/ballast.json. */
 #include "qemu/osdep.h"
-#include "ballast-qapi-commands.h"
 #include "hw/virtio/ballast/balloon.h"
 #include "hw/virtio/ballast/placement.h"
 #include "internal.h"
 #include "migration/ballast/absent.h"
 #include "migration/ballast/obstacle.h"
 #include "qapi/error.h"
+#include "qapi/qapi-commands-ballast.h"
 
 static BallastBalloon *find_device(void)
 {
@@ -122,9 +122,19 @@ FreePageHintInfo *qmp_query_free_page_hints(Error **errp)
     return info;
 }
 
-MemoryPlacement *qmp_query_memory_placement(bool has_samples,
+MemoryPlacement *qmp_query_memory_placement(bool has_mode,
+                                            MemoryPlacementMode mode,
+                                            bool has_samples,
                                             uint32_t samples, Error **errp)
 {
+    if (has_mode && mode == MEMORY_PLACEMENT_MODE_EXACT) {
+        if (has_samples) {
+            error_setg(errp, "samples is only for mode sample: mode exact "
+                       "looks at all");
+            return NULL;
+        }
+        return ballast_exact_placement(errp);
+    }
     if (!has_samples) {
         samples = BALLAST_SAMPLES_DEFAULT;
     }
@@ -134,4 +144,23 @@ MemoryPlacement *qmp_query_memory_placement(bool has_samples,
         return NULL;
     }
     return ballast_placement(samples);
+}
+
+void qmp_memory_placement_start(bool has_time_limit, uint32_t time_limit,
+                                Error **errp)
+{
+    if (!has_time_limit) {
+        time_limit = BALLAST_EXACT_MS_DEFAULT;
+    }
+    if (!time_limit || time_limit > BALLAST_EXACT_MS_MAX) {
+        error_setg(errp, "time-limit is %u ms; allowed: 1 to %d", time_limit,
+                   BALLAST_EXACT_MS_MAX);
+        return;
+    }
+    ballast_exact_start(time_limit, errp);
+}
+
+void qmp_memory_placement_cancel(Error **errp)
+{
+    ballast_exact_cancel();
 }

@@ -6,7 +6,8 @@
  * when this state has come, by what the source says was given back.  The
  * guest's own figure ("actual" in configuration space) would be a guest's
  * word.  Left out while the balloon is empty, so that such a guest can be
- * migrated to the stock device's stream format.
+ * migrated to the stock device's stream format.  A driver that negotiated
+ * node ballooning needs its targets, and this device on the other side.
  *
  * Per block with ballooned pages: its name, then runs of pages (start,
  * length, in 4K pages, ascending), ended by a run of length 0; an empty
@@ -75,7 +76,10 @@ static void set_run(BallastBalloon *b, BallastBlock *block, uint64_t first,
     uint64_t page;
 
     for (page = first; page < first + nr; page++) {
-        b->ballooned_pages += !test_and_set_bit(page, block->ballooned);
+        if (!test_and_set_bit(page, block->ballooned)) {
+            b->ballooned_pages++;
+            b->nodes.node[ballast_block_entry(block, page)].in_pages++;
+        }
     }
 }
 
@@ -171,6 +175,67 @@ static const VMStateDescription vmstate_ballooned = {
     },
 };
 
+/* Node ballooning: what the guest was asked for, and what it says ------- */
+
+static int nodes_post_load(void *opaque, int version_id)
+{
+    BallastBalloon *b = opaque;
+    uint32_t here = ballast_nodes_count();
+
+    if (b->nodes.nr != here) {
+        error_report("balloon state: %" PRIu32 " guest nodes, here are %"
+                     PRIu32, b->nodes.nr, here);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int nodes_pre_save(void *opaque)
+{
+    BallastBalloon *b = opaque;
+
+    b->nodes.requested = b->nodes.request.active;
+    return 0;
+}
+
+static bool nodes_needed(void *opaque)
+{
+    return ballast_nodes_on(opaque);
+}
+
+static const VMStateDescription vmstate_node = {
+    .name = "ballast-node",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT32(target_pages, BallastNode),
+        VMSTATE_UINT32(actual_pages, BallastNode),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+static const VMStateDescription vmstate_nodes = {
+    .name = "virtio-balloon-device/ballast-nodes",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = nodes_needed,
+    .pre_save = nodes_pre_save,
+    .post_load = nodes_post_load,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT32(nodes.nr, BallastBalloon),
+        VMSTATE_UINT32(nodes.seq, BallastBalloon),
+        VMSTATE_UINT32(nodes.exact_mask, BallastBalloon),
+        VMSTATE_UINT32(nodes.num_pages, BallastBalloon),
+        VMSTATE_UINT32(nodes.done_seq, BallastBalloon),
+        VMSTATE_UINT32(nodes.done_status, BallastBalloon),
+        VMSTATE_BOOL(nodes.requested, BallastBalloon),
+        VMSTATE_STRUCT_ARRAY(nodes.node, BallastBalloon,
+                             BALLAST_NODES_MAX + 1, 1, vmstate_node,
+                             BallastNode),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
 const VMStateDescription *ballast_vmsd(const VMStateDescription *parent)
 {
     static const VMStateDescription *subsections[8];
@@ -178,10 +243,11 @@ const VMStateDescription *ballast_vmsd(const VMStateDescription *parent)
     unsigned i;
 
     for (i = 0; parent->subsections && parent->subsections[i]; i++) {
-        assert(i < ARRAY_SIZE(subsections) - 2);
+        assert(i < ARRAY_SIZE(subsections) - 3);
         subsections[i] = parent->subsections[i];
     }
     subsections[i] = &vmstate_ballooned;
+    subsections[i + 1] = &vmstate_nodes;
     vmsd = *parent;
     vmsd.subsections = subsections;
     return &vmsd;

@@ -79,9 +79,15 @@ size_t ballast_merge(BallastHint *hints, size_t nr);
 /**
  * ballast_hints_install() - from now on arm every generation
  *
- * Context: once, under the big lock, before any migration begins.
+ * When the plug-in is loaded, or the first device of ours is made; after
+ * that it does nothing.
+ *
+ * Context: big lock.
  */
 void ballast_hints_install(void);
+
+/** ballast_hints_installed() - does Ballast take part in migrations? */
+bool ballast_hints_installed(void);
 
 /**
  * ballast_hints_question() - which question hints may answer now

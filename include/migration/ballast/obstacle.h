@@ -11,7 +11,7 @@
 #define BALLAST_OBSTACLE_H
 
 #include "hw/virtio/virtio-balloon.h"
-#include "ballast-qapi-types.h"
+#include "qapi/qapi-types-ballast.h"
 
 /**
  * ballast_hints_obstacle() - why must a device not ask for hints?

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, List, Optional, Type
+from typing import Any, Dict, List, Optional, Sequence, Type
 
 from . import mailbox, paths, tap
 from .vm import VM
@@ -15,13 +15,16 @@ MIB = 1 << 20
 
 
 class Ledger:
-    """A ledger of its own in a private directory; admission is static, so other processes do not matter."""
+    """A ledger of its own in a private directory; admission is static, so other processes do not matter.
 
-    def __init__(self, capacity: str = '1G') -> None:
+    init: instead of that, options of `ballast init`.
+    """
+
+    def __init__(self, capacity: str = '1G', init: Sequence[str] = ()) -> None:
         tap.need(paths.CLI.exists(), f'the CLI ({paths.CLI})')
         self._dir = tempfile.TemporaryDirectory(prefix='ballast-')  # pylint: disable=consider-using-with
         self.path = Path(self._dir.name) / 'ledger'
-        self.cli('init', '--capacity', capacity, '--admission', 'static')
+        self.cli('init', *(init or ('--capacity', capacity, '--admission', 'static')))
 
     def __enter__(self) -> 'Ledger':
         return self

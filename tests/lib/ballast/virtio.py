@@ -24,6 +24,10 @@ HINT = 1 << 3
 PAGE_POISON = 1 << 4
 REPORTING = 1 << 5
 VERSION_1 = 1 << 32
+NODES = 1 << 50
+UNPLUGGED_INACCESSIBLE = 1 << 1     # virtio-mem
+
+NO_TARGET = 0xffffffff
 
 CMD_ID_STOP, CMD_ID_DONE = 0, 1
 
@@ -416,6 +420,37 @@ class Driver:
         return bool(self.transport.get_status() & _NEEDS_RESET)
 
 
+class MemDevice(Driver):
+    """virtio-mem: plugs and unplugs what the host asks for, from the front.  2 KiB of buffers at base + 64 KiB."""
+
+    def _config(self, offset: int) -> int:
+        low, high = (self.transport.qtest.readl(self.transport.config + offset + at) for at in (0, 4))
+        return low | high << 32
+
+    @property
+    def plugged(self) -> int:
+        """Bytes."""
+        return self._config(40)
+
+    @property
+    def requested(self) -> int:
+        """Bytes."""
+        return self._config(48)
+
+    def obey(self) -> None:
+        """Plug or unplug until the size is as requested."""
+        block, addr = self._config(0), self._config(16)
+        while self.plugged != self.requested:
+            grow = self.requested > self.plugged
+            at = addr + self.plugged - (0 if grow else block)
+            buffer = self.base + self.RING_SPAN
+            self.transport.qtest.write(buffer, struct.pack('<H6xQH6x', 0 if grow else 1, at, 1))
+            self.queues['queue'].add([out(buffer, 24), into(buffer + 1024, 10)])
+            self.queues['queue'].wait_idle()
+            (answer,) = struct.unpack('<H', self.transport.qtest.read(buffer + 1024, 2))
+            assert answer == 0, f'virtio-mem: answer {answer}'
+
+
 class Balloon(Driver):
     """The balloon's driver: queues, configuration.  Uses guest RAM in [base, base + 2 MiB)."""
 
@@ -478,6 +513,33 @@ class Balloon(Driver):
             value = self.cmd_id
             return 0 if value in (CMD_ID_STOP, CMD_ID_DONE, previous) else value
         return int(wait_until(request, 'a free page hint request'))
+
+    # -- node ballooning (docs/spec/balloon-nodes.md)
+
+    def nodes(self) -> Dict[str, int]:
+        """The fields before the table."""
+        names = ('format', 'num_nodes', 'seq', 'exact_mask', 'block_pages', 'done_seq', 'done_status')
+        return {name: self._config(16 + 4 * at) for at, name in enumerate(names)}
+
+    def node_target(self, node: int) -> int:
+        """Pages of a guest node that the host wants in the balloon, or NO_TARGET."""
+        return self._config(44 + 12 * node + 4)
+
+    def set_node_actual(self, node: int, pages: int) -> None:
+        """Tell the host how many there are."""
+        self.transport.qtest.writel(self.transport.config + 44 + 12 * node + 8, pages)
+
+    def set_done(self, seq: int, status: int = 0) -> None:
+        """All was done that can be done for a set of targets: 0 reached, 1 short."""
+        self.transport.qtest.writel(self.transport.config + 40, status)
+        self.transport.qtest.writel(self.transport.config + 36, seq)
+
+    def send_blocks(self, name: str, blocks: Sequence[Tuple[int, int]], wait: bool = True) -> None:
+        """Blocks (first page, order) in one buffer to the inflate or deflate queue; any numbers will do."""
+        entries = [(pfn << 12 | order) & 0xffffffffffffffff for pfn, order in blocks]
+        self.queues[name].add([self.buffer(struct.pack(f'<{len(entries)}Q', *entries))])
+        if wait:
+            self.queues[name].wait_idle()
 
     # -- buffers
 

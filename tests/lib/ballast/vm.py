@@ -8,9 +8,11 @@
 Every process started here is stopped by its own handle; nothing is looked up by name.
 """
 
+import functools
 import os
 import re
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -18,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Type, Union
 
-from . import paths
+from . import paths, tap
 
 paths.use_qemu_library()
 
@@ -94,10 +96,16 @@ class Qtest(QEMUQtestProtocol):
 
 
 class Serial:
-    """One serial port: everything the guest prints is kept, from its first byte on."""
+    """One serial port: everything the guest prints is kept, from its first byte on.
 
-    def __init__(self) -> None:
-        self._ours, self.theirs = socket.socketpair()
+    Its other end is `theirs`, for a QEMU that inherits it, or that of the connection given.
+    """
+
+    def __init__(self, connection: Optional[socket.socket] = None) -> None:
+        if connection:
+            self._ours, self.theirs = connection, socket.socket()
+        else:
+            self._ours, self.theirs = socket.socketpair()
         self._data = bytearray()
         self._changed = threading.Condition()
         self._closed = False
@@ -122,6 +130,12 @@ class Serial:
         """All output so far."""
         with self._changed:
             return self._data.decode(errors='replace')
+
+    @property
+    def closed(self) -> bool:
+        """Nothing more will come."""
+        with self._changed:
+            return self._closed
 
     def mark(self) -> int:
         """A position for wait_for(start=...): only what is printed from now on."""
@@ -157,9 +171,17 @@ def ballast_args(options: Mapping[str, object]) -> List[str]:
     values = [f'{key}={val}' for key, val in options.items()]
     if paths.FLAVOUR != 'series':
         return ['-plugin', ','.join([str(paths.PLUGIN), *values])]
+    takes_part = ['-global', 'migration.x-absent-pages=on']
     if 'ledger' not in options:
-        return []
-    return ['-object', ','.join(['memory-ledger,id=ledger0', *values]).replace('ledger=', 'path=')]
+        return takes_part
+    tap.need(_knows_object('memory-ledger'), 'a QEMU with -object memory-ledger')
+    return [*takes_part, '-object', ','.join(['memory-ledger,id=ledger0', *values]).replace('ledger=', 'path=')]
+
+
+@functools.lru_cache(None)
+def _knows_object(name: str) -> bool:
+    said = subprocess.run([paths.QEMU, '-object', 'help'], stdout=subprocess.PIPE, text=True, check=False).stdout
+    return name in said.split()
 
 
 # pylint: disable=too-many-instance-attributes
@@ -167,7 +189,7 @@ class VM(QEMUMachine):
     """A QEMU with QMP, and on demand: the plug-in, a qtest socket beside any accelerator, serial ports.
 
     args     the machine (display, monitor, defaults and user configuration are off)
-    plugin   options of the plug-in, {} for none of them, None to run without it
+    plugin   options of the plug-in, {} for none of them, None to run without it (with a stock QEMU, then)
     serial   how many serial ports; vm.serial[n] is a Serial
     env      variables for QEMU
     wrapper  a command to run QEMU with, for example ['ballast', 'run', '--claim', '1G', '--']
@@ -178,7 +200,7 @@ class VM(QEMUMachine):
                  plugin: Optional[Mapping[str, object]] = None, qtest: bool = True, serial: int = 0,
                  env: Optional[Mapping[str, object]] = None, wrapper: Sequence[str] = ()) -> None:
         environment = ['env'] + [f'{key}={val}' for key, val in env.items()] if env else []
-        super().__init__(binary or paths.QEMU, [], name=name, wrapper=[*environment, *wrapper],
+        super().__init__(binary or (paths.STOCK if plugin is None else paths.QEMU), [], name=name, wrapper=[*environment, *wrapper],
                          base_temp_dir=tempfile.gettempdir(), qmp_timer=TIMEOUT)
         self.add_args('-nodefaults', '-no-user-config')
         if plugin is not None:

@@ -9,8 +9,12 @@ import subprocess
 from cli import BALLAST, BUILD, TOP, Ledger, check, has, main, needs, source
 
 COMMON = {'--ledger', '--help'}
-# of a command that a build without a JSON library does not have
-MIGRATION = COMMON | {'--qmp', '--json', '--watch', '--timeout'}
+# of commands that a build without a JSON library does not have
+NEED_JSON = {
+    'migration': COMMON | {'--qmp', '--json', '--watch', '--timeout'},
+    'placement': COMMON | {'--qmp', '--pid', '--exact', '--svg', '--json',
+                           '--timeout'},
+}
 
 
 def absent(ledger, name):
@@ -22,7 +26,7 @@ def commands():
     """{command: its options}, as --help says."""
     with Ledger() as ledger:
         names = re.findall(r'^  (\w+) +\w', ledger.ok('--help'), re.M)
-        return {name: MIGRATION if absent(ledger, name) else
+        return {name: NEED_JSON[name] if absent(ledger, name) else
                 set(re.findall(r'^  (--[\w-]+)', ledger.ok(name, '--help'),
                                re.M))
                 for name in names}
@@ -32,7 +36,7 @@ def test_help():
     """Every option is described in the help of its command."""
     every = commands()
     check(set(every), {'init', 'status', 'claim', 'release', 'run', 'check',
-                       'watch', 'metrics', 'migration'})
+                       'watch', 'metrics', 'migration', 'placement'})
     with Ledger() as ledger:
         for name, options in every.items():
             if absent(ledger, name):
@@ -70,15 +74,16 @@ def page_options():
     return {name: {'-' + option.replace('\\', '') for option in
                    re.findall(r'^\.It Fl (\\-[\w-]+)', text, re.M)}
             for name, text in zip(parts[::2], parts[1::2])
-            if name != 'migration'}
+            if name not in NEED_JSON}
 
 
 def test_man():
     """The manual page describes every option, and no other."""
     described = page_options()
-    own = re.findall(r'^\.It Fl Fl ([\w-]+)',
-                     source('docs/man/ballast-migration.1'), re.M)
-    described['migration'] = {'--' + option for option in own}
+    for name in NEED_JSON:
+        own = re.findall(r'^\.It Fl Fl ([\w-]+)',
+                         source(f'docs/man/ballast-{name}.1'), re.M)
+        described[name] = {'--' + option for option in own}
     check(described, {name: options - COMMON
                       for name, options in commands().items()})
 
@@ -205,6 +210,8 @@ def test_install():
                 ('man/man7/ballast-ledger.7', 'docs/man/ballast-ledger.7'),
                 ('man/man1/ballast-migration.1',
                  'docs/man/ballast-migration.1'),
+                ('man/man1/ballast-placement.1',
+                 'docs/man/ballast-placement.1'),
                 ('bash-completion/completions/ballast',
                  'data/completion/ballast.bash'),
                 ('zsh/site-functions/_ballast', 'data/completion/_ballast'),

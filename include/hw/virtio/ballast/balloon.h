@@ -11,6 +11,7 @@
 
 #include "hw/virtio/virtio-balloon.h"
 #include "hw/virtio/ballast/claim.h"
+#include "hw/virtio/ballast/node.h"
 #include "migration/ballast/hints.h"
 
 #define TYPE_BALLAST_BALLOON "virtio-balloon-ledger-device"
@@ -27,6 +28,16 @@ typedef enum BallastDeflate {
 } BallastDeflate;
 
 /**
+ * struct BallastVnodePart - part of a block that belongs to one guest node
+ * @end: 4K page behind it
+ * @entry: index in BallastNodes.node
+ */
+typedef struct BallastVnodePart {
+    uint64_t end;
+    uint32_t entry;
+} BallastVnodePart;
+
+/**
  * struct BallastBlock - which pages of a RAM block are in the balloon
  * @rb: the block
  * @line: line of the claim that pays for it, or BALLAST_NO_LINE
@@ -35,10 +46,12 @@ typedef enum BallastDeflate {
  *         Invariant: every 4K page of a given host page is ballooned
  * @pages: number of 4K pages
  * @per_host_page: 4K pages in a host page
+ * @vnodes: array of BallastVnodePart, ascending, up to the end
  */
 typedef struct BallastBlock {
     RAMBlock *rb;
     uint32_t line;
+    GArray *vnodes;
     unsigned long *ballooned;
     unsigned long *given;
     uint64_t pages;
@@ -106,6 +119,8 @@ typedef struct BallastHintQueue {
  * @gate: see there
  * @more: handles what a bounded run of a queue's handler has left
  * @hintq: see there
+ * @node_balloon: property: offer node ballooning
+ * @nodes: see there
  */
 struct BallastBalloon {
     VirtIOBalloon parent_obj;
@@ -120,6 +135,8 @@ struct BallastBalloon {
     BallastGate gate;
     QEMUBH *more;
     BallastHintQueue hintq;
+    bool node_balloon;
+    BallastNodes nodes;
 };
 
 /** ballast_hint_state() - for query-free-page-hints */

@@ -15,7 +15,8 @@
 #define BALLAST_CLAIM_H
 
 #include "exec/cpu-common.h"
-#include "ballast-qapi-types.h"
+#include "qapi/qapi-types-ballast.h"
+#include "system/hostmem.h"
 
 #define BALLAST_MAX_LINES 64
 #define BALLAST_NO_LINE UINT32_MAX
@@ -53,6 +54,89 @@ typedef struct BallastDelta {
  */
 bool ballast_claim_start(const BallastClaimOptions *o, Error **errp);
 
+/**
+ * struct BallastPart - memory of one kind
+ * @node: host node that it cannot leave, or BALLAST_NODE_ANY
+ * @page_bytes: size of its pages
+ * @bytes: how much, a multiple of @page_bytes
+ */
+typedef struct BallastPart {
+    uint32_t node;
+    uint64_t page_bytes;
+    uint64_t bytes;
+} BallastPart;
+
+/**
+ * ballast_claim_start_empty() - join the ledger; each part comes later
+ * @o: options; borrowed; @o->claims is empty or "auto"
+ * @errp: the ledger's own words when it refuses
+ *
+ * For a QEMU that is asked before a backend allocates (backend.h).  An
+ * inherited claim is taken over by ballast_claim_start() instead.
+ *
+ * Context: once, instead of ballast_claim_start().
+ *
+ * Return: true if this process takes part, or if no ledger was asked for.
+ */
+bool ballast_claim_start_empty(const BallastClaimOptions *o, Error **errp);
+
+/** ballast_claim_by_backend() - was it ballast_claim_start_empty()? */
+bool ballast_claim_by_backend(void);
+
+/**
+ * ballast_claim_grow() - stake more, all of it or nothing
+ * @parts: what comes on top of the claim
+ * @nr: how many
+ * @errp: the ledger's own words when it refuses
+ *
+ * Return: true if the claim was raised; if not, nothing changed.
+ */
+bool ballast_claim_grow(const BallastPart *parts, unsigned nr, Error **errp);
+
+/**
+ * ballast_claim_shrink() - undo ballast_claim_grow() for memory never made
+ * @part: what is not needed
+ *
+ * The ledger hears of it with the next sample, before long.
+ */
+void ballast_claim_shrink(const BallastPart *part);
+
+/**
+ * ballast_claim_attach() - say which block a part was staked for
+ * @rb: the block, new.  Its part ends when the block is freed
+ * @part: from ballast_claim_grow(); 0 bytes for a block that claims as it is
+ *        filled
+ */
+void ballast_claim_attach(RAMBlock *rb, const BallastPart *part);
+
+/**
+ * ballast_claim_raise_block() - a block is about to need more
+ * @rb: a block; one that was not attached needs no claim
+ * @bytes: what it may use from now on; less than now changes nothing
+ * @errp: the ledger's own words when it refuses
+ *
+ * Return: true if the claim covers @bytes; if not, nothing changed.
+ */
+bool ballast_claim_raise_block(const RAMBlock *rb, uint64_t bytes,
+                               Error **errp);
+
+/**
+ * ballast_claim_follow_block() - a block needs more or less, whatever is said
+ * @rb: a block
+ * @bytes: what it may use now
+ *
+ * What the ledger refuses shows as deficit and is pursued.
+ */
+void ballast_claim_follow_block(const RAMBlock *rb, uint64_t bytes);
+
+/**
+ * ballast_bound_node() - the one node that a backend's pages cannot leave
+ * @backend: a backend; its policy need not be in force yet
+ *
+ * Return: the node, or BALLAST_NODE_ANY.
+ */
+uint32_t ballast_bound_node(const HostMemoryBackend *backend);
+
 /** ballast_claim_slot() - slot in the ledger, the correlator in traces */
 uint32_t ballast_claim_slot(void);
 
@@ -85,6 +169,23 @@ void ballast_claim_lower(const BallastDelta *given);
  */
 bool ballast_claim_raise(const BallastDelta *taken, bool wait, char **why,
                          uint64_t *missing);
+
+/**
+ * ballast_claim_raise_on() - the same, for memory that will be on one node
+ * @taken: as above
+ * @moved: the part of it that will be on @node.  Where the line that pays
+ *         promises memory of any node, that node's line promises it instead,
+ *         until it is given back
+ * @node: host node
+ * @wait: as above
+ * @why: as above
+ * @missing: as above
+ *
+ * Return: as above.
+ */
+bool ballast_claim_raise_on(const BallastDelta *taken,
+                            const BallastDelta *moved, uint32_t node,
+                            bool wait, char **why, uint64_t *missing);
 
 /** ballast_claim_wait_no_more() - leave the ledger's queue, if in it */
 void ballast_claim_wait_no_more(void);

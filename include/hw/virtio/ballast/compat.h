@@ -8,7 +8,7 @@
 #ifndef BALLAST_COMPAT_H
 #define BALLAST_COMPAT_H
 
-#include "ballast-probes.h"
+#include "hw/virtio/ballast/ballast-probes.h"
 
 /**
  * BALLAST_CLASS_DATA - type of class_init's second argument

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What QEMU's migration calls where Ballast is built in (patches/): a flag is
+ * tested, and nothing is done, unless there is a virtio-balloon-ledger device
+ * or the capability x-absent-pages.
+ *
+ * Skipped pages: in a migration with the postcopy capability, a page that was
+ * taken off the dirty bitmap before it was ever sent has a bit in
+ * RAMBlock.skipped_bmap until it is sent.  The destination may ask for it:
+ * then it is made dirty, and sent like any other; mostly it is zero.
+ */
+#ifndef BALLAST_HOOKS_H
+#define BALLAST_HOOKS_H
+
+#include "exec/ramblock.h"
+#include "qapi/qapi-types-migration.h"
+#include "qemu/bitops.h"
+
+/**
+ * ballast_harvest_begins() - the dirty log is about to be read
+ *
+ * Context: big lock, or the VM is stopped; no bitmap lock.
+ */
+void ballast_harvest_begins(void);
+
+/**
+ * ballast_harvest_ended() - it was read; not for postcopy's last one
+ *
+ * Context: big lock; no bitmap lock; before precopy notifiers hear of it.
+ */
+void ballast_harvest_ended(void);
+
+/**
+ * ballast_about_to_send() - pages may be left out now
+ *
+ * Context: migration thread, no lock.  Does nothing in other threads.
+ */
+void ballast_about_to_send(void);
+
+/**
+ * ballast_pages_dropped() - pages go off the dirty bitmap without being sent
+ * @rb: block
+ * @first: page of it
+ * @nr: how many
+ *
+ * Context: bitmap lock; the dirty bits are still there.
+ */
+void ballast_pages_dropped(RAMBlock *rb, unsigned long first,
+                           unsigned long nr);
+
+/**
+ * ballast_page_sent() - a page is going to be sent
+ * @rb: block
+ * @page: page of it
+ *
+ * Context: bitmap lock.
+ */
+static inline void ballast_page_sent(RAMBlock *rb, unsigned long page)
+{
+    if (unlikely(rb->skipped_bmap)) {
+        clear_bit(page, rb->skipped_bmap);
+    }
+}
+
+/**
+ * ballast_page_wanted() - the postcopy destination asks for a host page
+ * @rb: block
+ * @page: first page of it
+ *
+ * If it was skipped, it is dirty afterwards.
+ *
+ * Context: bitmap lock.
+ *
+ * Return: number of pages that have become dirty.
+ */
+unsigned long ballast_page_wanted(RAMBlock *rb, unsigned long page);
+
+/**
+ * ballast_hints_with_postcopy() - may a device ask for hints all the same?
+ * @s: a balloon device
+ */
+bool ballast_hints_with_postcopy(void *s);
+
+/**
+ * ballast_fill_migration_info() - our part of query-migrate
+ * @info: filled in if Ballast takes part in migrations of this process
+ */
+void ballast_fill_migration_info(MigrationInfo *info);
+
+#endif
