@@ -54,13 +54,16 @@
 
 /*
  * QEMU sends for up to 50 ms before it asks again: so many pages at least
- * have been looked at by then.  Zeros come in runs, so of each group some
- * are looked at first.
+ * have been looked at by then.  Zeros come in runs.  So one page in each
+ * group is looked at, or only in each eighth group where there were none
+ * lately; where one is zero, the groups of this step are gone through, some
+ * pages of each first.
  */
 #define AHEAD_PAGES 32768
 #define STEP_PAGES 4096
 #define GROUP_PAGES 64
 #define SAMPLE_EVERY 16
+#define FEWEST_GROUPS 8
 #define AHEAD_NS (50 * SCALE_MS)
 
 /* A block whose absent pages are known. */
@@ -82,6 +85,7 @@ typedef struct Ahead {
     bool on;
     guint block;
     uint64_t place, page;
+    uint64_t stride;            /* of groups; as no zeros were found */
 } Ahead;
 
 /* A look at all blocks; belongs to the migration thread. */
@@ -447,6 +451,31 @@ static void find_each_zero(const Tracked *t, uint64_t first, uint64_t begin,
     }
 }
 
+/* Reading an absent page would populate it. */
+static bool is_absent_or_zero(Look *look, Tracked *t, uint64_t page)
+{
+    return find_absent(look, t, page, 1) &&
+           (look->runs.nr || is_zero(t, page));
+}
+
+/* Is one of few pages of these zero? */
+static bool has_zero(Look *look, Tracked *t, uint64_t first, uint64_t nr,
+                     const unsigned long *todo)
+{
+    Ahead *a = &absent.ahead;
+    uint64_t page;
+
+    for (page = find_first_bit(todo, nr); page < nr;
+         page = find_next_bit(todo, nr, page + GROUP_PAGES * a->stride)) {
+        if (is_absent_or_zero(look, t, first + page)) {
+            a->stride = 1;
+            return true;
+        }
+    }
+    a->stride = MIN(2 * a->stride, FEWEST_GROUPS);
+    return false;
+}
+
 /* Is one of a few of these pages zero, but there? */
 static bool is_promising(const Tracked *t, uint64_t first, uint64_t begin,
                          uint64_t end, const unsigned long *todo,
@@ -484,7 +513,9 @@ static void find_zeros(Look *look, Tracked *t, uint64_t first, uint64_t nr,
     uint64_t begin, end;
     size_t i;
 
-    /* Reading an absent page would populate it. */
+    if (look->gen.number == FIRST && !has_zero(look, t, first, nr, todo)) {
+        return;
+    }
     if (!find_absent(look, t, first, nr)) {
         return;
     }
@@ -509,12 +540,16 @@ static bool find_todo(const Look *look, const Tracked *t, uint64_t first,
                       uint64_t nr, unsigned long *todo)
 {
     bool all = look->gen.number == FIRST;
-    const unsigned long *map = all ? t->rb->bmap : t->left_out;
+    const unsigned long *map = t->left_out;
     uint64_t page;
 
+    if (all) {
+        bitmap_copy_with_src_offset(todo, t->rb->bmap, first, nr);
+        return !bitmap_empty(todo, nr);
+    }
     for (page = find_next_bit(map, first + nr, first); page < first + nr;
          page = find_next_bit(map, first + nr, page + 1)) {
-        if (all || test_bit(page, t->rb->bmap)) {
+        if (test_bit(page, t->rb->bmap)) {
             set_bit(page - first, todo);
         }
     }
@@ -639,7 +674,7 @@ static void look_ahead(Look *look)
     while (a->block < absent.blocks->len &&
            look_ahead_in_block(look, a,
                                g_ptr_array_index(absent.blocks, a->block))) {
-        *a = (Ahead) { .on = true, .block = a->block + 1 };
+        *a = (Ahead) { .on = true, .block = a->block + 1, .stride = 1 };
     }
     QEMU_LOCK_GUARD(&absent.count_lock);
     absent.s.scan_ns += get_clock() - began;
@@ -791,10 +826,12 @@ void ballast_about_to_send(void)
     if (!ballast_hints_installed() || !migration_thread_is_self()) {
         return;
     }
+    ballast_hints_ask();
     if (take_turn(&first)) {
         whole = arm(&first) && look_at_all(&first);
         finish(&first, whole);
         absent.ahead.on = whole;
+        absent.ahead.stride = 1;
     }
     ballast_wait_for_hints();
     if (may_look_ahead(&further)) {

@@ -21,9 +21,13 @@
 #include "exec/ram_addr.h"
 #include "migration/misc.h"
 #include "qemu/rcu_queue.h"
+#include "qemu/units.h"
 #include "system/tcg.h"
 #include "binding.h"
 #include "internal.h"
+
+/* What is armed at once. */
+#define PIECE_BYTES (32 * MiB)
 
 bool ballast_block_migrates(RAMBlock *rb)
 {
@@ -31,11 +35,23 @@ bool ballast_block_migrates(RAMBlock *rb)
 }
 
 /*
+ * KVM holds its lock, for which vCPUs wait that write, over each call.
+ *
  * The chunk stays noted: QEMU clears its log once more before it sends from
  * it, which then finds nothing.  Taking the note away here would race with
  * the migration thread when auto-converge harvests in the main thread: it
  * could send a page between our taking the note and our clearing the log.
  */
+static void arm_chunk(RAMBlock *rb, uint64_t start, uint64_t bytes)
+{
+    uint64_t end = start + bytes;
+
+    for (; start < end; start += PIECE_BYTES) {
+        memory_region_clear_dirty_bitmap(rb->mr, start,
+                                         MIN(end - start, PIECE_BYTES));
+    }
+}
+
 static uint64_t arm_chunks(RAMBlock *rb, bool arm)
 {
     uint64_t pages = rb->used_length >> TARGET_PAGE_BITS;
@@ -45,9 +61,8 @@ static uint64_t arm_chunks(RAMBlock *rb, bool arm)
     for (page = 0; page < pages; page += chunk_pages) {
         if (test_bit(page >> rb->clear_bmap_shift, rb->clear_bmap)) {
             if (arm) {
-                memory_region_clear_dirty_bitmap(
-                    rb->mr, page << TARGET_PAGE_BITS,
-                    chunk_pages << TARGET_PAGE_BITS);
+                arm_chunk(rb, page << TARGET_PAGE_BITS,
+                          chunk_pages << TARGET_PAGE_BITS);
             }
             armed++;
         }

@@ -4,8 +4,11 @@
  *
  * One precopy notifier follows QEMU's harvests.  Notifiers run newest
  * first, and a balloon device publishes its cmd id in one of its own, after
- * the harvest: ours puts itself at the head of the list before each one, so
- * that arming comes before publication, also for devices plugged later.
+ * the harvest: ours puts itself at the head of the list before each one,
+ * also before devices plugged later.  Arming takes milliseconds and the
+ * notifiers have the big lock: so the guard in obstacle.c keeps the device
+ * from publishing then, and the migration thread arms and lets it publish
+ * before it sends.
  *
  * Invariant: while a harvest may be running, the generation is closed; a
  * hint is judged and applied under the same lock that closing takes.
@@ -34,6 +37,8 @@ static struct {
     uint64_t questions;
     /* The open generation's, or 0; read without @lock, too. */
     uint64_t question;
+    /* The open generation's is still to be asked; changes with the big lock. */
+    bool to_ask;
     /* The latest that the guest has answered to the end; any thread. */
     uint64_t finished;
     /* Changes of the RAM blocks so far; any thread. */
@@ -224,25 +229,41 @@ static void generation_end(void)
         trace_ballast_generation_end(hints.s.gen.number);
     }
     ballast_gen_end(&hints.s.gen);
+    hints.to_ask = false;
     qatomic_set(&hints.question, 0);
+}
+
+static uint64_t arm_timed(uint64_t *ns)
+{
+    int64_t start = get_clock();
+    uint64_t chunks = ballast_arm();
+
+    *ns = get_clock() - start;
+    return chunks;
+}
+
+/* Count lock. */
+static void count_arming(uint64_t chunks, uint64_t ns)
+{
+    hints.s.arming.rounds++;
+    hints.s.arming.chunks += chunks;
+    hints.s.arming.total_ns += ns;
+    hints.s.arming.max_ns = MAX(hints.s.arming.max_ns, ns);
 }
 
 static void generation_begin(void)
 {
     uint64_t number = stat64_get(&mig_stats.dirty_sync_count);
     unsigned layout = qatomic_load_acquire(&hints.layout);
+    bool ask = hints_will_be_asked_for();
+    bool later = bql_locked() && migration_is_running();
     uint64_t chunks = 0, ns = 0;
-    bool armed = false;
-    int64_t start;
 
     ballast_arm_tlb();
-    if (hints_will_be_asked_for()) {
-        start = get_clock();
-        chunks = ballast_arm();
-        ns = get_clock() - start;
-        armed = true;
+    if (ask && !later) {
+        chunks = arm_timed(&ns);
     }
-    trace_ballast_generation(number, armed, chunks, ns);
+    trace_ballast_generation(number, ask && !later, chunks, ns);
 
     QEMU_LOCK_GUARD(&hints.lock);
     if (number == 1) {
@@ -250,12 +271,51 @@ static void generation_begin(void)
     }
     ballast_absent_begin(number);
     QEMU_LOCK_GUARD(&hints.count_lock);
-    ballast_gen_begin(&hints.s.gen, number, layout, armed);
+    ballast_gen_begin(&hints.s.gen, number, layout, ask && !later);
     qatomic_store_release(&hints.question, ++hints.questions);
-    hints.s.arming.rounds += armed;
-    hints.s.arming.chunks += chunks;
-    hints.s.arming.total_ns += ns;
-    hints.s.arming.max_ns = MAX(hints.s.arming.max_ns, ns);
+    hints.to_ask = ask && later;
+    if (ask && !later) {
+        count_arming(chunks, ns);
+    }
+}
+
+bool ballast_hints_deferred(void)
+{
+    return hints.to_ask;
+}
+
+/* The generation is armed, if it is still that one; big lock. */
+static bool armed_since(uint64_t number, uint64_t chunks, uint64_t ns)
+{
+    bool same;
+
+    QEMU_LOCK_GUARD(&hints.lock);
+    QEMU_LOCK_GUARD(&hints.count_lock);
+    same = hints.s.gen.open && hints.s.gen.number == number;
+    if (same) {
+        hints.s.gen.armed = true;
+        hints.to_ask = false;
+    }
+    count_arming(chunks, ns);
+    return same;
+}
+
+void ballast_hints_ask(void)
+{
+    uint64_t number, chunks, ns;
+
+    WITH_QEMU_LOCK_GUARD(&hints.lock) {
+        number = hints.s.gen.open && hints.to_ask ? hints.s.gen.number : 0;
+    }
+    if (!number) {
+        return;
+    }
+    chunks = arm_timed(&ns);
+    trace_ballast_ask(number, chunks, ns);
+    BQL_LOCK_GUARD();
+    if (armed_since(number, chunks, ns)) {
+        ballast_balloons_ask();
+    }
 }
 
 void ballast_harvest_begins(void)

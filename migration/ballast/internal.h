@@ -13,8 +13,9 @@
  * write leaves a trace for the next harvest, on KVM with and without manual
  * protect, with the dirty ring, and under TCG.
  *
- * Context: big lock, between a harvest and the publication of the next cmd
- * id.  The migration thread may be sending meanwhile.
+ * Context: migration thread, or big lock; between a harvest and the
+ * publication of the next cmd id.  The migration thread may be sending
+ * meanwhile.
  *
  * Return: number of chunks whose log had to be cleared.
  */
@@ -94,6 +95,31 @@ void ballast_wait_for_hints(void);
  * Context: migration thread, at the end of whatever comes before a step.
  */
 void ballast_wait_turn(void);
+
+/**
+ * ballast_hints_ask() - arm, and let the device ask, where it could not yet
+ *
+ * A harvest holds the big lock: so what has to come between it and the
+ * question is done here.
+ *
+ * Context: migration thread, before a step, no lock.  Takes the big lock
+ * over the publication.
+ */
+void ballast_hints_ask(void);
+
+/**
+ * ballast_hints_deferred() - will ballast_hints_ask() let the device ask?
+ *
+ * Context: big lock.
+ */
+bool ballast_hints_deferred(void);
+
+/**
+ * ballast_balloons_ask() - the question that was kept from a device
+ *
+ * Context: big lock; armed since the harvest.
+ */
+void ballast_balloons_ask(void);
 
 /**
  * ballast_hints_finished() - has the guest hinted all that it will?

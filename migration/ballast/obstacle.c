@@ -10,8 +10,9 @@
  *   cpr-transfer         hints about them; QEMU's would crash
  *
  * A device asks for hints in its precopy notifier.  It is put behind a guard
- * that keeps harvests from it while something is in the way; the end of the
- * migration passes, so that the guest is told to go on in any case.
+ * that keeps harvests from it while something is in the way, and until the
+ * log is armed (see hints.c); the end of the migration passes, so that the
+ * guest is told to go on in any case.
  */
 #include "qemu/osdep.h"
 #include "exec/ramblock.h"
@@ -22,6 +23,7 @@
 #include "qapi/util.h"
 #include "qemu/rcu_queue.h"
 #include "binding.h"
+#include "internal.h"
 #include "trace-migration_ballast.h"
 
 static bool is_ignored(RAMBlock *rb)
@@ -96,7 +98,30 @@ static int guarded_notify(NotifierWithReturn *n, void *data, Error **errp)
         trace_ballast_hints_disabled(FreePageHintObstacle_str(obstacle));
         return 0;
     }
+    /* The end of the guest's hinting is for the device, whenever it comes. */
+    if (event->reason == PRECOPY_NOTIFY_AFTER_BITMAP_SYNC &&
+        VIRTIO_DEVICE(s)->vm_running && ballast_hints_deferred()) {
+        return 0;
+    }
     return device_notify(n, data, errp);
+}
+
+static int ask(Object *obj, void *opaque)
+{
+    PrecopyNotifyData event = { .reason = PRECOPY_NOTIFY_AFTER_BITMAP_SYNC };
+
+    if (object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON) &&
+        virtio_vdev_has_feature(VIRTIO_DEVICE(obj),
+                                VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
+        guarded_notify(&VIRTIO_BALLOON(obj)->free_page_hint_notify, &event,
+                       NULL);
+    }
+    return 0;
+}
+
+void ballast_balloons_ask(void)
+{
+    object_child_foreach_recursive(object_get_root(), ask, NULL);
 }
 
 static int guard(Object *obj, void *opaque)

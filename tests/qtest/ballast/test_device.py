@@ -405,7 +405,9 @@ def unplug_hints() -> None:
         guest = Guest(vm)
         guest.balloon = virtio.Balloon(guest.balloon.transport, virtio.HINT)
         vm.qmp('device_del', id='balloon0')     # refused while migrating, but the guest may take its time
-        vm.qmp('migrate-set-parameters', {'max-bandwidth': 1000})
+        # enough to send, lest the migration ends before it is cancelled
+        vm.qtest.do(f'memset {16 << 20:#x} {4 << 20:#x} 0x55')
+        vm.qmp('migrate-set-parameters', {'max-bandwidth': 1000, 'avail-switchover-bandwidth': 1000})
         vm.qmp('migrate', uri='unix:' + Sink(vm).path)
         guest.balloon.hint_id(guest.balloon.wait_cmd_id())
         guest.balloon.hint(AREA)
