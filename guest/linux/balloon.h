@@ -45,6 +45,12 @@
 /* 4K pages in one message, so that the device is not busy with it for long. */
 #define BB_MESSAGE_PAGES	65536
 
+/* Bits of bb.news. */
+enum bb_news {
+	BB_NEWS_GOAL,
+	BB_NEWS_HINT,
+};
+
 enum bb_queue {
 	BB_INFLATE_VQ,
 	BB_DEFLATE_VQ,
@@ -118,7 +124,6 @@ struct bb_message {
  *	page_private() is the order
  * @num: pages (not blocks) on that list
  * @shrinker: gives them back early when memory is short
- * @asked: the config space changed since the command id was read
  * @last: the last command id that was handled
  */
 struct bb_hint {
@@ -127,7 +132,6 @@ struct bb_hint {
 	struct list_head pages;
 	unsigned long num;
 	struct bb_shrinker shrinker;
-	bool asked;
 	u32 last;
 };
 
@@ -170,7 +174,7 @@ struct bb_counts {
  * @answered: woken by the inflate, deflate and reporting queues
  * @stop_lock: protects @stopped against the config interrupt
  * @stopped: no more work
- * @changed: the config space changed since it was read
+ * @news: the config space changed since who looks at that bit read it
  * @oom_hold: the guest ran out of memory; no inflating until the goal changes
  * @retry_ms: how long to wait after a shortfall
  * @goal: what the device asks for
@@ -198,8 +202,8 @@ struct bb {
 	wait_queue_head_t answered;
 	spinlock_t stop_lock;	/* stopped */
 	bool stopped;
-	bool changed;
 	bool oom_hold;
+	unsigned long news;
 	unsigned int retry_ms;
 
 	struct bb_goal goal;
@@ -332,9 +336,29 @@ static inline bool bb_count_managed(const struct bb *bb)
 	return !virtio_has_feature(bb->vdev, VIRTIO_BALLOON_F_DEFLATE_ON_OOM);
 }
 
+/**
+ * bb_wait_answer() - wait until the device has used the queue's only buffer
+ * @bb: the balloon
+ * @vq: a queue that wakes @bb->answered
+ *
+ * Return: false if the device is broken, and will not answer
+ */
+bool bb_wait_answer(struct bb *bb, struct virtqueue *vq);
+
 /* steer.c */
 void bb_steer_work(struct work_struct *work);
+
+/**
+ * bb_steer_now() - look at the goal soon; any context
+ * @bb: the balloon
+ */
 void bb_steer_now(struct bb *bb);
+
+/**
+ * bb_steer_afresh() - the device was reset: no goal of before counts
+ * @bb: the balloon, whose work has not begun
+ */
+void bb_steer_afresh(struct bb *bb);
 
 /* migrate.c */
 #ifdef BB_HAVE_BALLOON_MIGRATION

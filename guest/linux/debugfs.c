@@ -58,7 +58,9 @@ static int nodes_show(struct seq_file *file, void *unused)
 	struct bb *bb = file->private;
 	unsigned int nid;
 
-	mutex_lock(&bb->lock);
+	/* A deflation that the device holds back may take its time. */
+	if (mutex_lock_interruptible(&bb->lock))
+		return -EINTR;
 	for (nid = 0; nid < nr_node_ids; nid++) {
 		if (!node_state(nid, N_MEMORY) && !bb->node[nid].held)
 			continue;
@@ -76,7 +78,8 @@ static int state_show(struct seq_file *file, void *unused)
 {
 	struct bb *bb = file->private;
 
-	mutex_lock(&bb->lock);
+	if (mutex_lock_interruptible(&bb->lock))
+		return -EINTR;
 	seq_printf(file, "target=%lu\nheld=%lu\n", bb->goal.total,
 		   bb_held(bb));
 	seq_printf(file, "ranges=%d\nnodes=%u\nblock_pages=%u\nseq=%u\n",

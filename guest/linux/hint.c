@@ -117,7 +117,7 @@ static void collect(struct bb *bb)
 
 static bool stop_wanted(struct bb *bb)
 {
-	return READ_ONCE(bb->stopped) || READ_ONCE(bb->hint.asked) ||
+	return READ_ONCE(bb->stopped) || test_bit(BB_NEWS_HINT, &bb->news) ||
 		virtqueue_is_broken(bb->vq[BB_HINT_VQ]);
 }
 
@@ -204,7 +204,8 @@ static void hint_work(struct work_struct *work)
 	struct bb *bb = container_of(work, struct bb, hint.work);
 	u32 id;
 
-	while (xchg(&bb->hint.asked, false) && !READ_ONCE(bb->stopped)) {
+	while (test_and_clear_bit(BB_NEWS_HINT, &bb->news) &&
+	       !READ_ONCE(bb->stopped)) {
 		id = command(bb);
 		if (id == VIRTIO_BALLOON_CMD_ID_DONE)
 			bb_hint_return(bb);

@@ -26,10 +26,10 @@ static void config_changed(struct virtio_device *vdev)
 
 	spin_lock_irqsave(&bb->stop_lock, flags);
 	if (!bb->stopped) {
-		WRITE_ONCE(bb->changed, true);
+		set_bit(BB_NEWS_GOAL, &bb->news);
 		mod_delayed_work(bb->wq, &bb->steer, 0);
 		if (bb->vq[BB_HINT_VQ]) {
-			WRITE_ONCE(bb->hint.asked, true);
+			set_bit(BB_NEWS_HINT, &bb->news);
 			queue_work(bb->wq, &bb->hint.work);
 		}
 	}
@@ -99,12 +99,12 @@ static void tell_poison(struct bb *bb)
 
 static void let_work(struct bb *bb)
 {
+	bb_steer_afresh(bb);
 	spin_lock_irq(&bb->stop_lock);
 	bb->stopped = false;
-	bb->changed = true;
-	bb->shown.valid = false;
+	set_bit(BB_NEWS_GOAL, &bb->news);
 	if (bb->vq[BB_HINT_VQ]) {	/* in the middle of a migration, maybe */
-		WRITE_ONCE(bb->hint.asked, true);
+		set_bit(BB_NEWS_HINT, &bb->news);
 		queue_work(bb->wq, &bb->hint.work);
 	}
 	spin_unlock_irq(&bb->stop_lock);

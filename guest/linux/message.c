@@ -12,12 +12,27 @@
 
 #include "balloon.h"
 
+/*
+ * As long as it takes: the device may hold a deflate buffer until the host has
+ * the memory.  Nobody wakes us when a device breaks, so look now and then.
+ */
+bool bb_wait_answer(struct bb *bb, struct virtqueue *vq)
+{
+	unsigned int unused;
+	bool answered = false;
+
+	while (!wait_event_timeout(bb->answered,
+				   (answered = virtqueue_get_buf(vq, &unused)) ||
+				   virtqueue_is_broken(vq), HZ))
+		;
+	return answered;
+}
+
 void bb_message_send(struct bb *bb)
 {
 	struct bb_message *message = &bb->message;
 	struct virtqueue *vq = message->vq;
 	struct scatterlist sg;
-	unsigned int unused;
 
 	if (!message->num)
 		return;
@@ -34,8 +49,7 @@ void bb_message_send(struct bb *bb)
 	if (virtqueue_add_outbuf(vq, &sg, 1, message, GFP_NOWAIT))
 		return;
 	virtqueue_kick(vq);
-	wait_event(bb->answered, virtqueue_get_buf(vq, &unused) ||
-		   virtqueue_is_broken(vq));
+	bb_wait_answer(bb, vq);
 }
 
 static void message_range(struct bb *bb, struct page *page, unsigned int order)

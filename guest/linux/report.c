@@ -11,16 +11,13 @@ static int report(struct page_reporting_dev_info *reporting,
 {
 	struct bb *bb = container_of(reporting, struct bb, reporting);
 	struct virtqueue *vq = bb->vq[BB_REPORT_VQ];
-	unsigned int unused;
 	int err;
 
 	err = virtqueue_add_inbuf(vq, sg, num, bb, GFP_NOWAIT | __GFP_NOWARN);
 	if (err)
 		return err;
 	virtqueue_kick(vq);
-	wait_event(bb->answered, virtqueue_get_buf(vq, &unused) ||
-		   virtqueue_is_broken(vq));
-	if (virtqueue_is_broken(vq))
+	if (!bb_wait_answer(bb, vq))
 		return -EIO;
 	bb->count.reported += num;
 	return 0;

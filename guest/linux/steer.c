@@ -47,13 +47,24 @@ static void update_goal(struct bb *bb)
 {
 	struct bb_goal goal;
 
-	if (!xchg(&bb->changed, false))
+	if (!test_and_clear_bit(BB_NEWS_GOAL, &bb->news))
 		return;
 	bb_read_goal(bb, &goal);
 	if (!memcmp(&goal, &bb->goal, sizeof(goal)))
 		return;
 	mutex_lock(&bb->lock);
 	bb->goal = goal;
+	bb->oom_hold = false;
+	mutex_unlock(&bb->lock);
+	bb->retry_ms = BB_RETRY_FIRST_MS;
+	forget_dry(bb);
+}
+
+void bb_steer_afresh(struct bb *bb)
+{
+	mutex_lock(&bb->lock);
+	memset(&bb->goal, 0, sizeof(bb->goal));
+	bb->shown.valid = false;
 	bb->oom_hold = false;
 	mutex_unlock(&bb->lock);
 	bb->retry_ms = BB_RETRY_FIRST_MS;

@@ -38,7 +38,7 @@ NOT_INPUTS = re.compile(r'deps|demo|series|meson-.*|test-(logs|results)|.*\.p|'
                         r'compile_commands\.json')
 # In build/deps: what products are made from; the products are inputs.
 NOT_PRODUCTS = re.compile(r'apt|log|stamps|qemu-(src|headers)(\.aux)?|'
-                          r'numa-host|kernel-headers-\w+|'
+                          r'numa-host|kernel-headers-[-\w]+|'
                           r'.*\.?lock')
 
 

@@ -4,6 +4,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
@@ -315,7 +316,7 @@ def _run(command: Sequence[str], folder: Path) -> str:
 @tap.case("the package's source builds without warnings for a newer kernel")
 def package() -> None:
     """As DKMS would build it; the guest image is the proof for the guest's own kernel."""
-    headers = paths.BUILD / 'deps' / 'kernel-headers-new'
+    headers = paths.BUILD / 'deps' / 'kernel-headers-guest-new'
     tap.need((headers / 'build').exists(), f'kernel headers ({headers}; see scripts/kernel-headers)')
     with tempfile.TemporaryDirectory(prefix='ballast-') as name:
         folder = Path(name)
@@ -330,6 +331,21 @@ def package() -> None:
         module = source / f'{make[1]}.ko'
         tap.note(_run(['modinfo', '-F', 'vermagic', str(module)], source).strip())
 
+
+def newer_kernel() -> None:
+    """All of this program, in a guest with that kernel."""
+    folder = paths.BUILD / 'deps' / 'guest-new'
+    tap.need((folder / 'initramfs.cpio.gz').exists(), f'a guest with a newer kernel ({folder}; BALLAST_FULL=1 scripts/setup)')
+    env = {key: value for key, value in os.environ.items() if key != 'BALLAST_FULL'}
+    done = subprocess.run([sys.executable, __file__], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                          text=True, env={**env, 'BALLAST_GUEST': str(folder)})
+    for line in done.stdout.splitlines():
+        tap.note(line)
+    assert not done.returncode, f'status {done.returncode}'
+
+
+if os.environ.get('BALLAST_FULL'):
+    tap.add('the same with a newer kernel', newer_kernel)
 
 if __name__ == '__main__':
     tap.main()

@@ -26,6 +26,8 @@ BUILD = REPO / 'build' / 'series' / 'libvirt' / 'build'
 MEMORY = 256 * MIB
 SLACK = 16 * MIB
 IOTHREADS = '\n  <iothreads>1</iothreads>'
+DRIVER = "<driver iothread='1'/>"
+HINTS = "freePageHinting='on'"
 _ready = []
 
 
@@ -119,8 +121,7 @@ def statistics() -> None:
     _prepare()
     with host() as here:
         ledger = here.ledger('ledger', MEMORY)
-        guest = _guest(here, 'vm1', _balloon(ledger.path, "<driver iothread='1'/>", "freePageHinting='on'"),
-                       head=IOTHREADS).boot()
+        guest = _guest(here, 'vm1', _balloon(ledger.path, DRIVER, HINTS), head=IOTHREADS).boot()
         tap.equal(_statistics(guest)['balloon.ledger.claimed'], MEMORY // 1024, 'the claim, KiB')
         guest.virsh('dommemstat', '--period', '1', '--live')
         guest.balloon(MEMORY - 64 * MIB)
@@ -167,12 +168,11 @@ def migrates() -> None:
     _prepare()
     with host() as here:
         one, two = here.ledger('one', MEMORY), here.ledger('two', MEMORY)
-        guest = _guest(here, 'vm1', _balloon(one.path, attributes="freePageHinting='on'")).boot()
-        without = guest.xml.replace(f"<ledger path='{one.path}'/>", '')
+        guest = _guest(here, 'vm1', _balloon(one.path, DRIVER, HINTS), head=IOTHREADS).boot()
+        without = guest.file(guest.xml.replace(f"<ledger path='{one.path}'/>", ''))
         error = here.one.refused('migrate', '--live', '--migrateuri', f'unix://{here.two.directory}/x.sock',
-                                 '--xml', guest.file(without.replace(" freePageHinting='on'", '')),
-                                 'vm1', here.two.uri)
-        assert 'Target balloon' in error, error
+                                 '--xml', without, 'vm1', here.two.uri)
+        assert 'Target balloon has no ledger, the source has one' in error, error
         guest.migrate(here.two, xml=guest.xml.replace(str(one.path), str(two.path)))
         wait_until(lambda: one.status().free == MEMORY, 'the first ledger to be free again')
         _wait_claim(two, 'vm1', MEMORY)

@@ -24,9 +24,10 @@ def _skip(what: str) -> NoReturn:
 
 def _inside(arguments: str) -> int:
     """Their exit status; a kernel that complains is a failure of ours."""
+    full = os.environ.get('BALLAST_FULL', '')
     with NumaHost() as host:
         host.start()
-        command = host.command(f'exec python3 -m numa {arguments}', {'BALLAST_FULL': os.environ.get('BALLAST_FULL', '')})
+        command = host.command(f'exec python3 -m numa {arguments}', {'BALLAST_FULL': full})
         status = host.follow(command, lambda line: print(line, flush=True), LINE_TIMEOUT)
         host.check_alive()
         return status

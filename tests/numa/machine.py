@@ -83,6 +83,13 @@ class Guest:
         """query-memory-placement."""
         return dict(self.vm.qmp('query-memory-placement', **arguments))
 
+    def exact(self) -> Dict[str, Any]:
+        """query-memory-placement of an exact look, to its end."""
+        self.vm.drop_events()
+        self.vm.qmp('memory-placement-start')
+        self.vm.wait_event('MEMORY_PLACEMENT_DONE')
+        return self.placement(mode='exact')
+
     def ledger(self) -> Dict[str, Any]:
         """query-memory-ledger."""
         return dict(self.vm.qmp('query-memory-ledger'))

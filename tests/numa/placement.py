@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""query-memory-placement on a host with nodes, against what /proc says.
+"""query-memory-placement and `ballast placement` on a host with nodes, against what /proc says.
 
 One guest has a backend of each kind.  A guest of 256 MiB is looked at whole with the largest sample,
-so that figures must be equal to the byte; the default sample must be as near as it says.
+so that its figures must be equal to the byte, as those of an exact look; the default sample must be as
+near as it says.
 """
 
 import atexit
+import json
+import subprocess
+import sys
+import tempfile
 from contextlib import ExitStack
 from functools import lru_cache
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List
 
-from ballast import tap
+from ballast import deny, paths, tap
 
 from . import nodes
 from .machine import LOW, Guest, Vnode, bound, guest
 from .nodes import HUGE, MIB, PAGE
 
 ALL = 65536             # pages
-SIGMAS = 3              # of the error that an answer tells, which is two of them
+SLACK = 1.5             # times the error that an answer tells, which is two sigmas
 
 BIND, INTERLEAVE, OVERFLOW, THP, POOL, SPLIT_POOL, MEMFD, FILE, UNTOUCHED = range(1, 10)
 ZOO = [LOW, bound(24, 1), Vnode(24, 'host-nodes=0,host-nodes=2,policy=interleave'),
@@ -66,10 +71,15 @@ def _backend(answer: Dict[str, Any], vnode: int) -> Dict[str, Any]:
 
 def _check_equal(one: Guest, vnode: int) -> None:
     """Every page was looked at."""
+    _equal(one, vnode, one.placement(samples=ALL))
+    _equal(one, vnode, one.exact())
+
+
+def _equal(one: Guest, vnode: int, answer: Dict[str, Any]) -> None:
     truth, size = one.truth(vnode), one.vnodes[vnode].size
-    answer = one.placement(samples=ALL)
     for part in (_backend(answer, vnode), answer['vnodes'][vnode]):
-        tap.equal((_by_node(part), part['absent'], part['unknown']), (truth, size - sum(truth.values()), 0), 'placement')
+        tap.equal((_by_node(part), part['absent'], part['unknown']), (truth, size - sum(truth.values()), 0),
+                  f"{answer['mode']}")
     tap.equal(_backend(answer, vnode)['error-bytes'], 0, 'error')
     tap.equal(answer['vnodes'][vnode]['pnodes'], sorted(truth), 'vnode to pnodes')
     tap.equal([entry['node'] for entry in answer['pnodes'] if vnode in entry['vnodes']], sorted(truth),
@@ -80,7 +90,7 @@ def _check_near(one: Guest, vnode: int) -> None:
     """The default sample is as near as it says."""
     truth = one.truth(vnode)
     found = _backend(one.placement(), vnode)
-    slack = SIGMAS * found['error-bytes'] / 2 + found['page-size']
+    slack = SLACK * found['error-bytes'] + found['page-size']
     for node in nodes.online():
         off = abs(_by_node(found).get(node, 0) - truth.get(node, 0))
         assert off <= slack, f'node {node}: {found}, by the kernel {truth}'
@@ -154,16 +164,19 @@ def untouched() -> None:
 
 # -- the three cases of seed 002 ------------------------------------------
 
-def _maps(one: Guest) -> List[List[int]]:
+def _maps(one: Guest, topology: str) -> List[List[int]]:
     """VNODE_TO_PNODE of each guest node; PNODE_TO_VNODE must be the same read backwards."""
     answer = one.placement(samples=ALL)
+    tap.equal(answer['topology'], topology, 'topology')
     there = [list(vnode['pnodes']) for vnode in answer['vnodes']]
     back = {entry['node']: entry['vnodes'] for entry in answer['pnodes']}
     for node in nodes.online():
         tap.equal(back.get(node, []), [vnode for vnode, pnodes in enumerate(there) if node in pnodes],
                   f'guest nodes on {node}')
-    for vnode in range(len(one.vnodes)):
-        _check_equal(one, vnode)
+    for vnode in range(1, len(one.vnodes)):
+        _equal(one, vnode, answer)
+    exact = one.exact()
+    tap.equal((exact['topology'], [vnode['pnodes'] for vnode in exact['vnodes']]), (topology, there), 'exact')
     return there
 
 
@@ -172,24 +185,80 @@ def _move(one: Guest, vnode: int, node: int, begin_mib: int = 0, end_mib: int = 
     nodes.move(one.pid, range(first + begin_mib * MIB, first + end_mib * MIB, PAGE), node)
 
 
-def _three(case: Sequence[Sequence[int]]) -> None:
+CASES = {'one-to-one': [[1], [2], [3]], 'many-to-one': [[3], [3], [1]], 'one-to-many': [[0, 2], [3], [2]]}
+
+
+def _three(topology: str) -> None:
     """Three guest nodes without a policy; their pages are then moved where the case has them."""
+    case = CASES[topology]
     with nodes.thp('never'), guest([LOW, Vnode(16), Vnode(16), Vnode(16)]) as one:
         for vnode, pnodes in enumerate(case, 1):
             one.touch(vnode)
             for number, node in enumerate(pnodes):
                 _move(one, vnode, node, 16 * number // len(pnodes))
-        tap.equal(_maps(one), [[], *[sorted(pnodes) for pnodes in case]], 'vnode to pnodes')
-        _astray(one, case)
+        tap.equal(_maps(one, topology), [[], *[sorted(pnodes) for pnodes in case]], 'vnode to pnodes')
+        page = one.host_address[2] + 5 * MIB
+        nodes.move(one.pid, [page], 0)
+        tap.equal(_maps(one, 'one-to-many')[2], sorted({0, *case[1]}), 'with a page astray')
 
 
-def _astray(one: Guest, case: Sequence[Sequence[int]]) -> None:
-    """One page of another node turns any of them into one-to-many, and is seen."""
-    page = one.host_address[2] + 5 * MIB
-    nodes.move(one.pid, [page], 0)
-    tap.equal(_maps(one)[2], sorted({0, *case[1]}), 'with a page astray')
+tap.add('one-to-one: each guest node on a host node of its own', _three, 'one-to-one')
+tap.add('many-to-one: two guest nodes on one host node', _three, 'many-to-one')
+tap.add('one-to-many: a guest node on two host nodes is told so, and one page is enough', _three, 'one-to-many')
 
 
-tap.add('one-to-one: each guest node on a host node of its own', _three, [[1], [2], [3]])
-tap.add('many-to-one: two guest nodes on one host node', _three, [[3], [3], [1]])
-tap.add('one-to-many: a guest node on two host nodes is told so', _three, [[0, 2], [3], [2]])
+# -- other ways to look ---------------------------------------------------
+
+DIMM = ['-object', 'memory-backend-ram,id=dimm,size=16M,host-nodes=3,policy=bind']
+
+
+@tap.case("a DIMM that is plugged in belongs to its guest node")
+def plugged() -> None:
+    """That node is on two host nodes then."""
+    with guest([LOW, bound(16, 1)], extra=['-m', '20M,maxmem=1G,slots=2', *DIMM]) as one:
+        one.touch(1)
+        one.vm.qmp('device_add', driver='pc-dimm', id='dimm0', memdev='dimm', node=1)
+        (device,) = one.vm.qmp('query-memory-devices')
+        one.vm.qtest.do(f"memset {device['data']['addr']:#x} {8 * MIB:#x} 0x55")
+        for answer in (one.placement(samples=ALL), one.exact()):
+            tap.equal(_by_node(answer['vnodes'][1]), {1: 16 * MIB, 3: 8 * MIB}, answer['mode'])
+            tap.equal((answer['vnodes'][1]['absent'], answer['topology']), (8 * MIB, 'one-to-many'), answer['mode'])
+
+
+@tap.case("where move_pages is forbidden, numa_maps tells the same")
+def forbidden() -> None:
+    """As in some containers: EPERM."""
+    wrapper = [sys.executable, deny.__file__, str(deny.MOVE_PAGES)]
+    with guest([LOW, bound(16, 1), Vnode(16, 'host-nodes=2,host-nodes=3,policy=interleave')], wrapper=wrapper) as one:
+        for vnode in (1, 2):
+            one.touch(vnode, 8)
+        answer = one.placement()
+        tap.equal(answer['method'], 'numa-maps', 'method')
+        for vnode in (1, 2):
+            _equal(one, vnode, answer)
+
+
+def _command(*args: str) -> Dict[str, Any]:
+    done = subprocess.run([paths.CLI, 'placement', '--json', *args], check=True, capture_output=True, text=True,
+                          timeout=120)
+    return dict(json.loads(done.stdout))
+
+
+@tap.case("ballast placement tells the same, over QMP and from outside")
+def command() -> None:
+    """From outside there are mappings, adjacent ones together; QMP is a second monitor."""
+    with tempfile.TemporaryDirectory(prefix='ballast-') as work, \
+            guest([LOW, bound(24, 1), bound(24, 2)], extra=['-qmp', f'unix:{work}/qmp,server=on,wait=off']) as other:
+        path = f'{work}/qmp'
+        other.touch(1)
+        other.touch(2, 10)
+        told = _command('--qmp', path, '--exact')['placement']
+        tap.equal(told['vnodes'][1:], other.placement(mode='exact')['vnodes'][1:], 'over QMP')
+        tap.equal({node: size for vnode in told['vnodes'][1:] for node, size in _by_node(vnode).items()},
+                  {1: 24 * MIB, 2: 10 * MIB}, 'by node')
+        mappings = _command('--pid', str(other.pid), '--exact')['mappings']
+        for vnode in (1, 2):
+            address = other.host_address[vnode]
+            (found,) = [one for one in mappings if one['start'] <= address < one['start'] + one['size']]
+            tap.equal(_by_node(found), nodes.where(other.pid, found['start'], found['size']), 'mapping')
+            assert _by_node(found)[vnode] >= _by_node(told['vnodes'][vnode])[vnode], f'{found}: guest node {vnode}'

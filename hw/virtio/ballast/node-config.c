@@ -54,7 +54,8 @@ void ballast_nodes_offer(BallastBalloon *b, uint64_t *features)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(b);
 
-    if (!b->node_balloon || !virtio_has_feature(*features, VIRTIO_F_VERSION_1)) {
+    if (!b->node_balloon ||
+        !virtio_has_feature(*features, VIRTIO_F_VERSION_1)) {
         return;
     }
     virtio_add_feature(features, VIRTIO_BALLOON_F_BALLAST_NODES);

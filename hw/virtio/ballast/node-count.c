@@ -4,10 +4,11 @@
  *
  * The host looks before it discards: afterwards there is nothing to see.
  * Each stretch of up to 2 MiB is looked at in eight places, one at random in
- * each eighth.  Where they agree, so that it is a huge page, or was filled in one go, they stand for
- * the stretch; where they do not, every page is looked at.  A stretch of up
- * to sixteen pages is looked at whole.  So a figure can be wrong only where a
- * stretch of more than sixteen pages has strays that all eight looks missed.
+ * each eighth.  Where they agree, so that it is a huge page, or was filled in
+ * one go, they stand for the stretch; where they do not, every page is looked
+ * at.  A stretch of up to sixteen pages is looked at whole.  So a figure can
+ * be wrong only where a stretch of more than sixteen pages has strays that all
+ * eight looks missed.
  *
  * What could not be discarded was not given back, and is not counted.
  */

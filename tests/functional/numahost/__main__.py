@@ -78,7 +78,8 @@ def _shell(host: NumaHost) -> int:
     def wait() -> None:
         try:
             command = host.command(r"PS1='numa-host:\w\$ ' exec bash -i", {'TERM': os.environ.get('TERM', 'linux')})
-            status[0] = host.follow(f'setsid -c {command} </dev/ttyS1 >/dev/ttyS1 2>&1', lambda line: None, LINE_TIMEOUT)
+            command = f'setsid -c {command} </dev/ttyS1 >/dev/ttyS1 2>&1'
+            status[0] = host.follow(command, lambda line: None, LINE_TIMEOUT)
         finally:
             ended.set()
     with socket.socket(socket.AF_UNIX) as port:
@@ -107,7 +108,8 @@ def main() -> int:
     with NumaHost(args.nodes, args.memory * MIB, kernel=args.kernel) as host:
         host.start()
         if args.command:
-            return host.follow(host.command(shlex.join(args.command)), lambda line: print(line, flush=True), LINE_TIMEOUT)
+            command = host.command(shlex.join(args.command))
+            return host.follow(command, lambda line: print(line, flush=True), LINE_TIMEOUT)
         print(f'A host with {args.nodes} nodes of {args.memory} MiB.  /ballast is a copy of this build and its tests:\n'
               '  ballast init --ledger /tmp/ledger && ballast status --ledger /tmp/ledger\n'
               '  python3 -m numa -l        # the tests; -k PATTERN runs some\n'

@@ -22,8 +22,8 @@ NEAR, FAR = 10, 20
 # A page stays where it was put: pages that moved by themselves would make every case a gamble.
 KERNEL = APPEND + ' numa_balancing=disable'
 ROOT = '/numa'
-_ENVIRONMENT = {'PATH': f'/usr/bin:/usr/sbin:{image.INSIDE}/build:/busybox', 'HOME': '/root', 'TERM': 'linux', 'LC_ALL': 'C.UTF-8',
-                'PYTHONPATH': f'{image.INSIDE}/tests', 'PYTHONDONTWRITEBYTECODE': '1'}
+_ENVIRONMENT = {'PATH': f'/usr/bin:/usr/sbin:{image.INSIDE}/build:/busybox', 'HOME': '/root', 'TERM': 'linux',
+                'LC_ALL': 'C.UTF-8', 'PYTHONPATH': f'{image.INSIDE}/tests', 'PYTHONDONTWRITEBYTECODE': '1'}
 _MOUNT = ' && '.join([
     f'mkdir -p {ROOT}', f'mount -t ext4 -o ro /dev/vda {ROOT}',
     f'for d in proc sys dev; do mount --rbind /$d {ROOT}/$d; done', 

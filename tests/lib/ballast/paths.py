@@ -3,6 +3,7 @@
 
 BALLAST_BUILD  our build directory                    (default: build in the repository)
 QEMU           the QEMU under test                    (default: qemu-system-x86_64 in PATH)
+BALLAST_STOCK  a QEMU without Ballast, for controls   (default: $QEMU; series: qemu-system-x86_64 in PATH)
 QEMU_SRC       QEMU's source, for its Python library  (default: $BALLAST_BUILD/deps/qemu-src)
 BALLAST_FLAVOUR  plugin: load ballast-qemu.so (default); series: $QEMU has Ballast inside
 BALLAST_GUEST  kernel and initramfs of Linux guests   (default: $BALLAST_BUILD/deps/guest)
@@ -19,6 +20,8 @@ QEMU_SRC = Path(os.environ.get('QEMU_SRC', BUILD / 'deps' / 'qemu-src'))
 GUEST = Path(os.environ.get('BALLAST_GUEST', BUILD / 'deps' / 'guest'))
 
 FLAVOUR = os.environ.get('BALLAST_FLAVOUR', 'plugin')
+
+STOCK = os.environ.get('BALLAST_STOCK', 'qemu-system-x86_64' if FLAVOUR == 'series' else QEMU)
 
 PLUGIN = BUILD / 'ballast-qemu.so'
 CLI = BUILD / 'ballast'

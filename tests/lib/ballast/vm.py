@@ -189,7 +189,7 @@ class VM(QEMUMachine):
     """A QEMU with QMP, and on demand: the plug-in, a qtest socket beside any accelerator, serial ports.
 
     args     the machine (display, monitor, defaults and user configuration are off)
-    plugin   options of the plug-in, {} for none of them, None to run without it
+    plugin   options of the plug-in, {} for none of them, None to run without it (with a stock QEMU, then)
     serial   how many serial ports; vm.serial[n] is a Serial
     env      variables for QEMU
     wrapper  a command to run QEMU with, for example ['ballast', 'run', '--claim', '1G', '--']
@@ -200,7 +200,7 @@ class VM(QEMUMachine):
                  plugin: Optional[Mapping[str, object]] = None, qtest: bool = True, serial: int = 0,
                  env: Optional[Mapping[str, object]] = None, wrapper: Sequence[str] = ()) -> None:
         environment = ['env'] + [f'{key}={val}' for key, val in env.items()] if env else []
-        super().__init__(binary or paths.QEMU, [], name=name, wrapper=[*environment, *wrapper],
+        super().__init__(binary or (paths.STOCK if plugin is None else paths.QEMU), [], name=name, wrapper=[*environment, *wrapper],
                          base_temp_dir=tempfile.gettempdir(), qmp_timer=TIMEOUT)
         self.add_args('-nodefaults', '-no-user-config')
         if plugin is not None:

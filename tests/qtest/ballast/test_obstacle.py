@@ -14,7 +14,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 
 # pylint: disable=wrong-import-position
-from ballast import host, mailbox, tap, virtio                          # noqa: E402
+from ballast import host, mailbox, paths, tap, virtio                   # noqa: E402
 from ballast.vm import VM, ExecuteError, Sink, wait_until               # noqa: E402
 
 MIB = 1 << 20
@@ -66,12 +66,13 @@ class Guest:
 
 
 @contextmanager
-def guest_of(device: str, *args: str, accel: Sequence[str] = (), plugin: bool = True) -> Iterator[Guest]:
+def guest_of(device: str, *args: str, accel: Sequence[str] = (), plugin: bool = True,
+             binary: Optional[str] = None) -> Iterator[Guest]:
     """A running one."""
     host.need_device()
     base = mailbox.pc('96M') if not args else mailbox.pc()[:-2]
     with VM([*base, *(accel or host.accel()), *args, '-object', 'iothread,id=iot', '-device',
-             f'{device},id=balloon0,free-page-hint=on,iothread=iot'], plugin={} if plugin else None) as vm:
+             f'{device},id=balloon0,free-page-hint=on,iothread=iot'], plugin={} if plugin else None, binary=binary) as vm:
         yield Guest(vm, plugin)
 
 
@@ -125,6 +126,8 @@ def _clear(vm: VM, capability: str) -> bool:
 
 for _device in (OURS, STOCK):
     for _capability in ('postcopy-ram', 'background-snapshot', 'x-colo'):
+        if (_device, _capability, paths.FLAVOUR) == (OURS, 'postcopy-ram', 'series'):
+            continue                # is none there: test_series
         tap.add(f'{_device}: {_capability}', _by_name, _device, _capability)
 
 
