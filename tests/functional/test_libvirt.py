@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Guests of libvirt as it is packaged, with the plug-in: what docs/libvirt.md promises.
+"""Guests of libvirt as it is packaged, with the plug-in: what its page in the documentation promises.
 
 Two private daemons (virt.py) start them; nothing of the machine's own libvirt is used.
 """
