@@ -679,7 +679,7 @@ class Checker:
         return [name for name in self.files()
                 if name not in programs - self.shared and
                 (not name.startswith('docs/') or
-                 name.startswith('docs/examples/')) and
+                 name.startswith(('docs/examples/', 'docs/schema/'))) and
                 not name.endswith('.md')]
 
     def qemu_files(self):

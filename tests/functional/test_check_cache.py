@@ -312,8 +312,8 @@ def unit() -> None:
 
 @tap.case('no program reads documentation, which only the keys of unit tests have')
 def documentation() -> None:
-    """Whoever adds one that does must put it into its key (tree() in check.py: docs/examples is)."""
-    pattern = re.compile(r"""['"/](docs/(?!examples)|docs['"]|[\w/]+\.md\b)""")
+    """Whoever adds one that does must put it into its key (tree() in check.py: docs/examples and docs/schema are)."""
+    pattern = re.compile(r"""['"/](docs/(?!examples|schema)|docs['"]|[\w/]+\.md\b)""")
     own = Path(__file__).resolve()
     for path in sorted((REPO / 'tests').rglob('*')):
         if path.suffix == '.py' and path != own and 'unit' not in path.parts:
