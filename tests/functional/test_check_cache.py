@@ -33,7 +33,7 @@ class Tree:
     def __init__(self, top: Path) -> None:
         self.top = top
         self.ran = top.parent / 'ran'       # outside: it is no input
-        for name in ('check.py', 'results.py'):
+        for name in ('check.py', 'results.py', 'series.py'):
             self.write(f'scripts/lib/{name}', (LIBRARY / name).read_text('utf-8'))
         self.write('build/product', 'built')
         self.meson = str(self.write('meson', NO_TESTS, 0o755))
