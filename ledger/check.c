@@ -71,6 +71,7 @@ void found(struct checker *c, enum ballast_severity severity,
     }
 }
 
+__attribute__((format(printf, 4, 0)))
 static void found_wrong(struct checker *c, uint64_t is, uint64_t right,
                         const char *format, va_list args)
 {
@@ -90,6 +91,7 @@ static void found_wrong(struct checker *c, uint64_t is, uint64_t right,
 }
 
 /* Whether the right number is to be stored. */
+__attribute__((format(printf, 4, 0)))
 static bool to_fix(struct checker *c, uint64_t is, uint64_t right,
                    const char *format, va_list args)
 {

@@ -30,6 +30,7 @@
 #include "hw/virtio/ballast/balloon.h"
 #include "hw/virtio/ballast/claim.h"
 #include "hw/virtio/ballast/placement.h"
+#include "migration/ballast/binding.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-machine.h"
 #include "qemu/cutils.h"
@@ -1224,9 +1225,10 @@ MemoryLedgerInfo *ballast_claim_info(Error **errp)
     MemoryLedgerInfo *info;
 
     if (!claim.ledger) {
-        error_setg(errp, "this QEMU has no memory ledger (give one with "
-                   "-plugin ballast-qemu.so,ledger=PATH, or start it with "
-                   "'ballast run')");
+        error_setg(errp, "this QEMU has no memory ledger (give one with %s, "
+                   "or start it with 'ballast run')", ballast_in_qemu ?
+                   "-object memory-ledger,id=ID,path=PATH" :
+                   "-plugin ballast-qemu.so,ledger=PATH");
         return NULL;
     }
     info = g_new0(MemoryLedgerInfo, 1);

@@ -14,7 +14,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from .vm import Qtest, wait_until
 
-BLOCK_ID, BALLOON_ID = 2, 5
+BLOCK_ID, BALLOON_ID, MEM_ID = 2, 5, 24
 PAGE = 4096
 
 MUST_TELL_HOST = 1 << 0
@@ -241,12 +241,14 @@ def pci_read(qtest: Qtest, slot: int, offset: int) -> int:
     return int(qtest.batch([f'outl 0xcf8 {_pci_address(slot, offset):#x}', 'inl 0xcfc'])[1], 16)
 
 
-def find_pci(qtest: Qtest) -> Pci:
-    """The balloon on PCI bus 0 (modern or transitional)."""
+def find_pci(qtest: Qtest, wanted: int = BALLOON_ID) -> Pci:
+    """The balloon (modern or transitional), or the first other modern device of a kind, on PCI bus 0."""
+    numbers = {0x1040 + wanted} | ({0x1002} if wanted == BALLOON_ID else set())
     for slot in range(32):
-        if pci_read(qtest, slot, 0) in (0x1af4 | 0x1045 << 16, 0x1af4 | 0x1002 << 16):
+        found = pci_read(qtest, slot, 0)
+        if found & 0xffff == 0x1af4 and found >> 16 in numbers:
             return Pci(qtest, slot)
-    raise LookupError('no balloon on PCI bus 0')
+    raise LookupError(f'no device {wanted} on PCI bus 0')
 
 
 # -- queues ---------------------------------------------------------------

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* QMP commands of qapi/ballast.json for targets without the device. */
+/*
+ * For targets without the device: QMP commands of qapi/ballast.json, and
+ * memory backends that claim nothing.
+ */
 #include "qemu/osdep.h"
+#include "hw/virtio/ballast/backend.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-ballast.h"
 
@@ -58,4 +62,29 @@ void qmp_balloon_node_cancel(Error **errp)
 BalloonNodeInfo *qmp_query_balloon_node(Error **errp)
 {
     return not_built(errp);
+}
+
+void ballast_backend_class_init(ObjectClass *oc)
+{
+}
+
+void ballast_plan_backend(const ObjectOptions *options)
+{
+}
+
+bool ballast_plan_stake(const char *ram_backend, const char *mem_path,
+                        Error **errp)
+{
+    return true;
+}
+
+bool ballast_backend_alloc(HostMemoryBackend *backend, Error **errp)
+{
+    return MEMORY_BACKEND_GET_CLASS(backend)->alloc(backend, errp);
+}
+
+bool ballast_virtio_mem_raise(VirtIOMEM *vmem, uint64_t requested_bytes,
+                              Error **errp)
+{
+    return true;
 }
