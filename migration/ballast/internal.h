@@ -5,6 +5,7 @@
 
 #include "exec/ramblock.h"
 #include "migration/ballast/generation.h"
+#include "migration/ballast/harvest.h"
 
 /**
  * ballast_arm() - arm the kernel's log for every page that hints may name
@@ -53,15 +54,6 @@ struct ballast_generation ballast_generation_hold(void);
 
 /** ballast_generation_release() - see ballast_generation_hold() */
 void ballast_generation_release(void);
-
-/** ballast_harvest_begins() - see hooks.h, which only QEMU's build has */
-void ballast_harvest_begins(void);
-
-/** ballast_harvest_ended() - see hooks.h */
-void ballast_harvest_ended(void);
-
-/** ballast_about_to_send() - see hooks.h */
-void ballast_about_to_send(void);
 
 /**
  * ballast_pages_sent() - what QEMU has sent in this migration

@@ -13,29 +13,9 @@
 #define BALLAST_HOOKS_H
 
 #include "exec/ramblock.h"
+#include "migration/ballast/harvest.h"
 #include "qapi/qapi-types-migration.h"
 #include "qemu/bitops.h"
-
-/**
- * ballast_harvest_begins() - the dirty log is about to be read
- *
- * Context: big lock, or the VM is stopped; no bitmap lock.
- */
-void ballast_harvest_begins(void);
-
-/**
- * ballast_harvest_ended() - it was read; not for postcopy's last one
- *
- * Context: big lock; no bitmap lock; before precopy notifiers hear of it.
- */
-void ballast_harvest_ended(void);
-
-/**
- * ballast_about_to_send() - pages may be left out now
- *
- * Context: migration thread, no lock.  Does nothing in other threads.
- */
-void ballast_about_to_send(void);
 
 /**
  * ballast_pages_dropped() - pages go off the dirty bitmap without being sent
