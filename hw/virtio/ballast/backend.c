@@ -373,7 +373,8 @@ bool ballast_backend_alloc(HostMemoryBackend *backend, Error **errp)
         .page_bytes = page_bytes,
         .bytes = backend->reserve ? ROUND_UP(backend->size, page_bytes) : 0,
     };
-    if (part.bytes && !backend_stake(backend, &part, errp)) {
+    /* Also of no bytes: that there is a line for it is found out here. */
+    if (!backend_stake(backend, &part, errp)) {
         return false;
     }
     if (!bc->alloc(backend, errp)) {
