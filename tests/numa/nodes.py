@@ -6,6 +6,7 @@ import mmap
 import os
 import re
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Dict, Iterator, List, Sequence
 
@@ -80,12 +81,21 @@ def huge_pages(pools: Dict[int, int]) -> Iterator[None]:
     drop_caches()
     try:
         for node, size in pools.items():
-            (_pool(node) / 'nr_hugepages').write_text(str(size // HUGE))
-            tap.equal(int((_pool(node) / 'nr_hugepages').read_text()) * HUGE, size, f"node {node}'s pool")
+            wait_until(partial(_fill_pool, node, size), f"{size} bytes in node {node}'s pool")
         yield
     finally:
         for node in pools:
             (_pool(node) / 'nr_hugepages').write_text('0')
+
+
+def _fill_pool(node: int, size: int) -> bool:
+    """Memory that is in pieces may need another try."""
+    pages = _pool(node) / 'nr_hugepages'
+    pages.write_text(str(size // HUGE))
+    if int(pages.read_text()) * HUGE == size:
+        return True
+    drop_caches()
+    return False
 
 
 @contextmanager
