@@ -32,9 +32,10 @@ def _blocks(one: Guest, vnode: int) -> range:
 
 @contextmanager
 def _driven(vnodes: Sequence[Vnode] = tuple(SEED), ledger: Optional[Ledger] = None,
-            touch: bool = True, device: str = DEVICE) -> Iterator[Tuple[Guest, NodeDriver]]:
+            touch: bool = True, device: str = DEVICE,
+            extra: Sequence[str] = ()) -> Iterator[Tuple[Guest, NodeDriver]]:
     """A guest whose memory is there, and its driver, which gives what it is asked for."""
-    with guest(vnodes, ledger, extra=['-device', device]) as one:
+    with guest(vnodes, ledger, extra=['-device', device, *extra]) as one:
         balloon = one.drive(FEATURES)
         if touch:
             for vnode in range(1, len(vnodes)):
@@ -194,6 +195,64 @@ def up_allowed() -> None:
     """The control of the two cases before."""
     with _back_on_promised(SIZE // 2, 'allow') as (_, driver):
         driver.balloon.queues['deflate'].wait_idle()
+
+
+class Hotplug:
+    """A virtio-mem device of a guest node, 32 of its 64 MiB plugged and touched; its backend is bound."""
+
+    SIZE, PLUGGED = 64, 32
+
+    @classmethod
+    def arguments(cls, vnode: int, node: int) -> List[str]:
+        """For a guest with this one."""
+        return ['-object', f'memory-backend-ram,id=hot{vnode},size={cls.SIZE}M,host-nodes={node},policy=bind',
+                '-device', f'virtio-mem-pci,id=mem{vnode},memdev=hot{vnode},node={vnode},addr={5 + vnode},'
+                           f'requested-size={cls.PLUGGED}M']
+
+    def __init__(self, one: Guest, vnode: int) -> None:
+        self.guest = one
+        self.host_address = one.blocks()[f'hot{vnode}']
+        transport = virtio.Pci(one.vm.qtest, 5 + vnode, 0xfd000000 + vnode * MIB)
+        self.driver = virtio.MemDevice(transport, virtio.UNPLUGGED_INACCESSIBLE, base=3 * MIB + vnode * MIB // 4)
+        self.driver.obey()
+        (at,) = [device['data']['memaddr'] for device in one.vm.qmp('query-memory-devices')
+                 if device['data']['id'] == f'mem{vnode}']
+        one.vm.qtest.do(f'memset {at:#x} {self.PLUGGED * MIB:#x} 0x55')
+
+    def truth(self) -> Dict[int, int]:
+        """MiB per host node, by the kernel."""
+        found = nodes.where(self.guest.pid, self.host_address, self.SIZE * MIB)
+        return {node: size // MIB for node, size in found.items()}
+
+
+@tap.case("virtio-mem on the host node serves what the balloon cannot, down and up; which did is told")
+def hotplug() -> None:
+    """Two of them: that on another host node is left alone."""
+    vnodes = [LOW, bound(SIZE, 1), bound(SIZE, 3)]
+    extra = ['-m', f'{sum(vnode.mib for vnode in vnodes)}M,maxmem=1G',
+             *Hotplug.arguments(1, 1), *Hotplug.arguments(2, 3)]
+    with nodes.thp('never'), _driven(vnodes, extra=extra) as (one, driver):
+        other, mine = Hotplug(one, 1), Hotplug(one, 2)
+        before = _truth(one)
+        tap.equal((other.truth(), mine.truth()), ({1: 32}, {3: 32}), 'before')
+        driver.free[2] = driver.free[2][:4]
+        tap.equal(_ask(one, 3, 24, exact=True, **{'virtio-mem': True}), [2], 'guest nodes')
+        driver.obey()
+        mine.driver.obey()
+        tap.equal(_served(one), ('reached', {('balloon', 2, 3): 8, ('virtio-mem', 2, 3): 16}), 'down')
+        tap.equal((_lost(before, _truth(one)), other.truth(), mine.truth()), ({(2, 3): 8}, {1: 32}, {3: 16}), 'down')
+        _ask(one, 3, 24, direction='up', exact=True, **{'virtio-mem': True})
+        driver.obey()
+        mine.driver.obey()
+        tap.equal(_served(one), ('reached', {('balloon', 2, 3): 8, ('virtio-mem', 2, 3): 16}), 'up')
+        tap.equal((other.driver.plugged, mine.driver.plugged), (32 * MIB, 32 * MIB), 'plugged')
+
+
+def _served(one: Guest) -> Tuple[str, Dict[Tuple[str, int, int], int]]:
+    """The event: its status; MiB by what served it, guest node and host node."""
+    data = one.vm.wait_event('BALLOON_NODE_DONE')['data']
+    return data['status'], {(part['by'], part['guest-node'], part['host-node']): part['bytes'] // MIB
+                            for part in data['request']['parts']}
 
 
 @tap.case("one-to-many: what came from other host nodes is told as such")

@@ -56,9 +56,13 @@ class Guest:
         self.host_address = self._host_addresses()
 
     def _host_addresses(self) -> List[int]:
-        """Of the backends, by QEMU's own word."""
-        found = dict(re.findall(r'^ *m(\d+) .* (0x[0-9a-f]+) +\w+\s*$', self.vm.hmp('info ramblock'), re.MULTILINE))
-        return [int(found[str(number)], 16) for number in range(len(self.vnodes))]
+        found = self.blocks()
+        return [found[f'm{number}'] for number in range(len(self.vnodes))]
+
+    def blocks(self) -> Dict[str, int]:
+        """Where backends are in QEMU, by its own word; those of devices have the device before their name."""
+        found = re.findall(r'^ *(?:\S+/)?(\w+) .* (0x[0-9a-f]+) +\w+\s*$', self.vm.hmp('info ramblock'), re.MULTILINE)
+        return {name: int(address, 16) for name, address in found}
 
     def address(self, vnode: int) -> int:
         """Guest-physical address at which a guest node begins."""
