@@ -151,6 +151,44 @@ def up_exact() -> None:
         tap.equal(_truth(one), {(1, 3): 24, (1, 0): 8, (2, 1): 32}, 'up by plain ballooning')
 
 
+@tap.case("up, exact, more than the balloon has of that node: all it has, from both guest nodes, and no more")
+def up_short() -> None:
+    """Seed 002, ballooning up, example 1, with its vnodes #1 and #2, and its notice: Y, which is less than N."""
+    with nodes.thp('never'), _driven() as (one, driver):
+        _ask(one, 3, 40, exact=True)
+        driver.obey()
+        down = _done(one)['parts']
+        tap.equal((sum(down.values()), len(down)), (40, 2), 'down')
+        _ask(one, 1, 8, exact=True)
+        driver.obey()
+        tap.equal(_done(one)['parts'], {(1, 1): 8}, 'down on another host node')
+        tap.equal(_ask(one, 3, 48, direction='up', exact=True), [2, 3], 'guest nodes')
+        driver.obey()
+        end = _done(one)
+        tap.equal((end['status'], end['got'], end['shortfall'], end['other']), ('short', 40, 8, 0), 'the end')
+        tap.equal((end['parts'], driver.total() * PAGE // MIB), (down, 8), 'what came back, what stays')
+        for vnode in (2, 3):
+            one.touch(vnode)
+        tap.equal(_truth(one), {(1, 1): SIZE - 8, (2, 3): SIZE, (3, 3): SIZE, (4, 2): SIZE}, 'by the kernel')
+
+
+@tap.case("up, inexact: what the balloon has of that node first, the rest of others, and that is told")
+def up_inexact() -> None:
+    """Seed 002, the second half of step 4 of ballooning up."""
+    with nodes.thp('never'), _driven() as (one, driver):
+        for node, mib in ((1, 8), (3, 16)):
+            _ask(one, node, mib, exact=True)
+            driver.obey()
+            tap.equal(_done(one)['got'], mib, 'down')
+        tap.equal(_ask(one, 1, 12, direction='up'), [1], 'guest nodes')
+        driver.obey()
+        end = _done(one)
+        tap.note(str(end))
+        tap.equal(end['parts'].get((1, 1)), 8, 'on the host node')
+        tap.equal((driver.pages(1), driver.total() * PAGE // MIB), (0, 12), 'what stays in the balloon')
+        tap.equal((end['got'], end['shortfall'], end['other']), (8, 4, 4), 'the end')
+
+
 @contextmanager
 def _back_on_promised(left: int, deflate: str = 'gate') -> Iterator[Tuple[Ledger, NodeDriver]]:
     """2 MiB come back on node 3, of which a neighbour has been promised all that the guest does not use.
@@ -271,6 +309,25 @@ def one_to_many() -> None:
         tap.equal(_lost(before, _truth(one)), end['parts'], 'by the kernel')
         tap.equal((end['got'], end['other']), (end['parts'][1, 3], end['parts'].get((1, 0), 0)), 'sums')
         assert end['other'] > 0, end
+
+
+@tap.case("a guest without guest nodes is one node with all of its memory")
+def flat() -> None:
+    """Seed 002, limitations: many-to-one and the rest are said of such guests, too."""
+    low = 8
+    with nodes.thp('never'), guest([Vnode(low + SIZE)], extra=['-device', DEVICE], numa=False) as one:
+        driver = NodeDriver(one.drive(FEATURES), {0: range(low * MIB // PAGE, (low + SIZE) * MIB // PAGE, BLOCK)})
+        one.touch(0, SIZE, low)
+        area = one.host_address[0] + low * MIB
+        nodes.move(one.pid, range(area, area + SIZE * MIB, PAGE), 3)
+        answer = one.placement(samples=65536)
+        tap.equal([3 in vnode['pnodes'] for vnode in answer['vnodes']], [True], 'guest nodes that are on node 3')
+        tap.equal(one.truth(0)[3], SIZE * MIB, 'before')
+        tap.equal(_ask(one, 3, 12, exact=True), [0], 'guest nodes')
+        driver.obey()
+        end = _done(one)
+        tap.equal((end['status'], end['got'], end['other'], end['parts']), ('reached', 12, 0, {(0, 3): 12}), 'the end')
+        tap.equal(one.truth(0)[3], (SIZE - 12) * MIB, 'by the kernel')         # the rings are elsewhere
 
 
 @tap.case("a guest that ignores its target gives nothing, and that is told")
