@@ -13,12 +13,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 from xml.sax.saxutils import quoteattr
 
 from fixture import need_guests
@@ -27,6 +28,7 @@ from hostledger import HostLedger
 from ballast import paths, tap
 from ballast.vm import Serial, wait_until
 
+REAPER = Path(__file__).with_name('reaper.py')
 NOBODY = 65534
 OLDEST = (8, 2)             # <qemu:override>
 COMMAND_TIMEOUT = 240
@@ -101,7 +103,8 @@ class Daemon:
         self._log = directory / 'libvirtd.log'
         with self._log.open('wb') as log:
             self.process = subprocess.Popen(    # pylint: disable=consider-using-with
-                as_user(_which('libvirtd'), '-f', str(configuration / 'libvirtd.conf')),
+                [sys.executable, str(REAPER),
+                 *as_user(_which('libvirtd'), '-f', str(configuration / 'libvirtd.conf'))],
                 env=self._environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log)
 
@@ -171,7 +174,7 @@ class Daemon:
         try:
             self.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.process.send_signal(signal.SIGUSR1)
             self.process.wait()
 
 
@@ -185,7 +188,8 @@ class Port:
         give(path)
         self._socket.listen()
         self.consoles: List[Serial] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -202,6 +206,10 @@ class Port:
 
     def close(self) -> None:
         """No more of them."""
+        # Who is left in accept() goes on with that number, should the call be restarted, when it is
+        # another's: the next port of this name lost a console to it now and then.
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self._socket.close()
         self.path.unlink()
         for console in self.consoles:
@@ -331,6 +339,7 @@ class Host:
             shutil.copy(file, self._boot)
             (self._boot / file.name).chmod(0o755)
         self.plugin = self._boot / paths.PLUGIN.name
+        self.emulator = ''      # of the guests; '': the QEMU under test
         probes = folder(directory / 'probes')
         self.one = Daemon(directory / 'a', probes).wait_ready()
         self.two = Daemon(directory / 'b', probes).wait_ready()
@@ -345,6 +354,7 @@ class Host:
 
     def xml(self, name: str, memory: int, balloon: str, more: str, head: str = '') -> str:
         """A domain: q35 under TCG, the Linux of the tests, its console at a port of that name."""
+        emulator = self.emulator or shutil.which(paths.QEMU)
         return f"""<domain type='qemu' xmlns:qemu='{NAMESPACE}'>
   <name>{name}</name>
   <uuid>{_uuid(name)}</uuid>
@@ -362,7 +372,7 @@ class Host:
     <feature policy='disable' name='fsrm'/>
   </cpu>
   <devices>
-    <emulator>{shutil.which(paths.QEMU)}</emulator>
+    <emulator>{emulator}</emulator>
     <controller type='usb' model='none'/>
     <serial type='unix'><source mode='connect' path='{self._directory}/{name}.port'/></serial>
     {balloon}
@@ -396,6 +406,7 @@ class Host:
             self._ports.pop().close()
         while self._files:
             self._files.pop().unlink()
+        self.emulator = ''
 
     def logs(self) -> str:
         """What daemons and QEMUs said."""
@@ -406,6 +417,23 @@ class Host:
         """End both."""
         for daemon in (self.one, self.two):
             daemon.stop()
+
+
+def last_answer(ask: Callable[[], Optional[Dict[str, Any]]], move: Callable[[], None]) -> Dict[str, Any]:
+    """What was answered last while something moved; None is no answer, and the end of asking."""
+    last: Dict[str, Any] = {}
+
+    def poll() -> None:
+        while True:
+            answer = ask()
+            if answer is None:
+                return
+            last.update(answer)
+    thread = threading.Thread(target=poll)
+    thread.start()
+    move()
+    thread.join()
+    return last
 
 
 def _uuid(name: str) -> str:
