@@ -123,6 +123,7 @@ def _ballooning(here: Host, guest: VirtGuest, ledger: HostLedger, capacity: int)
     guest.balloon(256 * MIB)
     ledger.wait_claim(guest.name, 256 * MIB, SLACK)
     _check_statistics(guest, 256 * MIB)
+    wait_until(lambda: f"<currentMemory unit='KiB'>{256 * 1024}<" in guest.virsh('dumpxml'), 'dumpxml to follow')
     size = capacity - 256 * MIB - SLACK
     other = here.claimant('other', ledger.path, size).start()
     tap.note(_wait_event(guest, 'MEMORY_CLAIM_WAITING',
