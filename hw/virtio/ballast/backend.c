@@ -19,6 +19,7 @@
 #include "hw/boards.h"
 #include "hw/virtio/ballast/backend.h"
 #include "hw/virtio/ballast/claim.h"
+#include "hw/virtio/ballast/manager.h"
 #include "hw/virtio/ballast/memory-ledger.h"
 #include "hw/virtio/virtio-mem.h"
 #include "qapi/error.h"
@@ -221,8 +222,8 @@ static bool adopt_inherited(Error **errp)
     return ballast_claim_start(&o, errp);
 }
 
-bool ballast_plan_stake(const char *ram_backend, const char *mem_path,
-                        Error **errp)
+static bool plan_stake(const char *ram_backend, const char *mem_path,
+                       Error **errp)
 {
     if (!memory_ledger_exists()) {
         return adopt_inherited(errp);
@@ -241,6 +242,18 @@ bool ballast_plan_stake(const char *ram_backend, const char *mem_path,
     return ballast_claim_grow(plan.planned, plan.nr_planned, errp);
 }
 
+bool ballast_plan_stake(const char *ram_backend, const char *mem_path,
+                        Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!plan_stake(ram_backend, mem_path, errp)) {
+        ballast_manager_let_in();
+        return false;
+    }
+    return true;
+}
+
 /* A backend is made --------------------------------------------------- */
 
 static bool backend_claims(const HostMemoryBackend *backend)
@@ -253,6 +266,7 @@ static bool backend_claims(const HostMemoryBackend *backend)
 static bool backend_stake(HostMemoryBackend *backend, const BallastPart *part,
                           Error **errp)
 {
+    ERRP_GUARD();
     BallastPart *planned = planned_find(part);
 
     if (planned && planned->bytes >= part->bytes) {
@@ -262,6 +276,7 @@ static bool backend_stake(HostMemoryBackend *backend, const BallastPart *part,
     if (!ballast_claim_grow(part, 1, errp)) {
         error_prepend(errp, "memory backend '%s': ",
                       object_get_canonical_path_component(OBJECT(backend)));
+        ballast_manager_let_in();
         return false;
     }
     return true;
@@ -347,13 +362,18 @@ static void deferred_add(RAMBlock *rb)
 bool ballast_virtio_mem_raise(VirtIOMEM *vmem, uint64_t requested_bytes,
                               Error **errp)
 {
+    ERRP_GUARD();
     const HostMemoryBackend *backend = vmem->memdev;
 
     if (!ballast_claim_by_backend() || backend->reserve) {
         return true;
     }
-    return ballast_claim_raise_block(backend->mr.ram_block,
-                                     MAX(requested_bytes, vmem->size), errp);
+    if (!ballast_claim_raise_block(backend->mr.ram_block,
+                                   MAX(requested_bytes, vmem->size), errp)) {
+        ballast_manager_let_in();
+        return false;
+    }
+    return true;
 }
 
 /* Allocation ---------------------------------------------------------- */

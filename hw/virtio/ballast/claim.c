@@ -513,7 +513,7 @@ static void follow_stock_balloon(void)
     }
 }
 
-static void sample_tick(void *opaque)
+static void sample_resident(void)
 {
     unsigned i, nr_blocks = 0;
     RAMBlock *rb;
@@ -531,6 +531,11 @@ static void sample_tick(void *opaque)
         }
     }
     move_resident();
+}
+
+static void sample_tick(void *opaque)
+{
+    sample_resident();
     follow_stock_balloon();
     report_resident();
     settle();
@@ -1023,6 +1028,12 @@ static bool claim_stake(Error **errp)
     struct ballast_refusal why;
     g_autofree char *words = NULL;
 
+    /*
+     * What backends have allocated already (prealloc=on) is no longer free by
+     * the kernel: it must not be asked for a second time.
+     */
+    sample_resident();
+    report_resident();
     if (claim_ask(false, &why) < 0) {
         words = refusal_words(&why);
         error_setg(errp, "%s", words);

@@ -10,6 +10,7 @@
 #include "hw/virtio/ballast/backend.h"
 #include "hw/virtio/ballast/claim.h"
 #include "hw/virtio/ballast/compat.h"
+#include "hw/virtio/ballast/manager.h"
 #include "hw/virtio/ballast/memory-ledger.h"
 #include "qapi/error.h"
 #include "qom/object_interfaces.h"
@@ -82,6 +83,7 @@ static bool start(MemoryLedger *ml, Error **errp)
 
 static void memory_ledger_complete(UserCreatable *uc, Error **errp)
 {
+    ERRP_GUARD();
     MemoryLedger *ml = MEMORY_LEDGER(uc);
 
     if (the_ledger) {
@@ -95,9 +97,11 @@ static void memory_ledger_complete(UserCreatable *uc, Error **errp)
                    "of its daemon), or to be started by 'ballast run'");
         return;
     }
-    if (start(ml, errp)) {
-        the_ledger = ml;
+    if (!start(ml, errp)) {
+        ballast_manager_let_in();
+        return;
     }
+    the_ledger = ml;
 }
 
 static bool memory_ledger_can_be_deleted(UserCreatable *uc)

@@ -14,18 +14,16 @@
 #include "ballast-qapi-emit-events.h"
 #include "ballast-qapi-init-commands.h"
 #include "hw/virtio/ballast/claim.h"
+#include "hw/virtio/ballast/manager.h"
 #include "migration/ballast/hints.h"
 #include "qapi/error.h"
 #include "monitor/monitor-internal.h"
 #include "qapi/qapi-emit-events.h"
-#include "qemu/config-file.h"
 #include "qemu/error-report.h"
-#include "qemu/option.h"
 #include "qemu/qemu-plugin.h"
 #include "system/system.h"
 
 #define MAX_INITS 16
-#define MANAGER_PATIENCE_US 200000
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
@@ -115,24 +113,6 @@ static bool start(int argc, char **argv, Error **errp)
     return ok;
 }
 
-static int find_listener(void *opaque, QemuOpts *opts, Error **errp)
-{
-    return qemu_opt_get(opts, "fd") && qemu_opt_get_bool(opts, "server", false);
-}
-
-/*
- * libvirt gives QEMU a socket that listens, and connects to it once QEMU has
- * been started.  Finding it closed already, it says so to its user instead of
- * our reason: let it come in.
- */
-static void let_manager_connect(void)
-{
-    if (qemu_opts_foreach(qemu_find_opts("chardev"), find_listener, NULL,
-                          NULL)) {
-        g_usleep(MANAGER_PATIENCE_US);
-    }
-}
-
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
                                            const qemu_info_t *info, int argc,
                                            char **argv)
@@ -143,7 +123,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
     if (!start(argc, argv, &err)) {
         error_prepend(&err, "ballast: ");
         error_report_err(err);
-        let_manager_connect();
+        ballast_manager_let_in();
         /* QEMU would only add a line about a failed plug-in. */
         exit(1);
     }
