@@ -72,9 +72,9 @@ CPU = 'max,-erms,-fsrm'
 APPEND = 'console=ttyS0 quiet no_timer_check nosoftlockup'
 
 
-def machine_args(memory: int) -> List[str]:
+def machine_args(memory: int, accel: str = 'tcg') -> List[str]:
     """The machine, without its balloon."""
-    return ['-M', 'q35', '-accel', 'tcg', '-cpu', CPU, '-smp', '1', '-m', f'{memory // MIB}M',
+    return ['-M', 'q35', '-accel', accel, '-cpu', CPU, '-smp', '1', '-m', f'{memory // MIB}M',
             '-kernel', str(paths.GUEST / 'vmlinuz'),
             '-initrd', str(paths.GUEST / 'initramfs.cpio.gz'),
             '-append', APPEND, '-object', 'iothread,id=iothread1']
@@ -235,10 +235,10 @@ class LinuxGuest(Shell):
                  plugin: Optional[Mapping[str, object]] = None, device: str = DEVICE,
                  balloon: Optional[Mapping[str, object]] = None, extra: Sequence[str] = (),
                  wrapper: Sequence[str] = (), env: Optional[Mapping[str, object]] = None,
-                 binary: Optional[str] = None, driver: str = 'stock') -> None:
+                 binary: Optional[str] = None, driver: str = 'stock', accel: str = 'tcg') -> None:
         super().__init__(name)
         self.memory = memory
-        args = [*machine_args(memory), *balloon_args(device, balloon or {}), *extra]
+        args = [*machine_args(memory, accel), *balloon_args(device, balloon or {}), *extra]
         if driver != 'stock':       # 'ballast' or 'none': see guest/image/init
             args += ['-append', f'{APPEND} balloon={driver}']
         self.vm = VM(args, name=name, plugin=plugin, qtest=False, serial=1, wrapper=wrapper,

@@ -12,12 +12,12 @@ from typing import NoReturn
 
 from numahost import image
 from numahost.host import NumaHost
-from ballast import paths
+from ballast import kvm, paths
 
 LINE_TIMEOUT = 300.0            # for one case, on a busy machine
-FULL_TIMEOUT = 2400.0           # for one with a guest in the guest
+FULL_TIMEOUT = 2400.0           # for one with a guest in the guest, and TCG in TCG
 GIANT = 2                       # pages of 1 GiB
-NESTED = [f'deps/guest/{name}' for name in ('vmlinuz', 'initramfs.cpio.gz')]
+NESTED = [f'deps/guest/{name}' for name in ('vmlinuz', 'initramfs.cpio.gz', *(f'kvm/{name}' for name in kvm.MODULES))]
 
 
 def _skip(what: str) -> NoReturn:
@@ -28,7 +28,7 @@ def _skip(what: str) -> NoReturn:
 def _inside(arguments: str) -> int:
     """Their exit status; a kernel that complains is a failure of ours."""
     full = os.environ.get('BALLAST_FULL', '')
-    with NumaHost(built=NESTED if full else (), giant=GIANT) as host:
+    with NumaHost(built=NESTED, giant=GIANT) as host:
         host.start()
         command = host.command(f'exec python3 -m numa {arguments}', {'BALLAST_FULL': full})
         status = host.follow(command, lambda line: print(line, flush=True), FULL_TIMEOUT if full else LINE_TIMEOUT)
