@@ -5,7 +5,7 @@
  *   plan       the command line's backends and the machine's RAM, summed by
  *              host node and page size: one claim, all or nothing
  *   backend    takes its part out of the plan, or stakes it now (object-add)
- *   block      carries its part until it is freed (claim.c)
+ *   block      carries its part until it is freed (claim-blocks.c)
  *   deferred   reserve=off: its part is what a virtio-mem device may plug
  *
  * A part is staked before the first byte is allocated, and given back if the
