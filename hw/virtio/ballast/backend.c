@@ -16,10 +16,10 @@
 #include <linux/magic.h>
 #include <sys/vfs.h>
 #include "ballast/ledger.h"
-#include "exec/ramblock.h"
 #include "hw/boards.h"
 #include "hw/virtio/ballast/backend.h"
 #include "hw/virtio/ballast/claim.h"
+#include "hw/virtio/ballast/compat.h"
 #include "hw/virtio/ballast/manager.h"
 #include "hw/virtio/ballast/memory-ledger.h"
 #include "hw/virtio/virtio-mem.h"

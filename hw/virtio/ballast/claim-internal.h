@@ -6,8 +6,8 @@
 #define BALLAST_CLAIM_INTERNAL_H
 
 #include "ballast/ledger.h"
-#include "exec/ramblock.h"
 #include "hw/virtio/ballast/claim.h"
+#include "hw/virtio/ballast/compat.h"
 
 #define BALLAST_SOON_MS 200
 
