@@ -122,6 +122,20 @@ def hog(node: int, size: int) -> Iterator[None]:
 
 
 @contextmanager
+def filled(node: int, left: int) -> Iterator[None]:
+    """No more than this is free on the node: its pool takes most at once, and what is in pieces goes to a hog."""
+    drop_caches()
+    pages = _pool(node) / 'nr_hugepages'
+    before = pages.read_text()
+    try:
+        pages.write_text(str(int(before) + max(0, free(node) - left) // HUGE))
+        with hog(node, max(PAGE, free(node) - left)):
+            yield
+    finally:
+        pages.write_text(before)
+
+
+@contextmanager
 def thp(mode: str) -> Iterator[None]:
     """Transparent huge pages: never, madvise or always."""
     switch = Path('/sys/kernel/mm/transparent_hugepage/enabled')
