@@ -221,7 +221,8 @@ def _up_waits(left: int) -> None:
         assert (3, PAGE) not in ledger.holds('guest') or not ledger.holds('guest')[3, PAGE]['claimed'], 'claimed'
         ledger.release('neighbour')
         driver.balloon.queues['deflate'].wait_idle()
-        tap.equal(ledger.holds('guest')[3, PAGE]['claimed'] // MIB, left + 2, 'claimed on node 3')
+        claimed = ledger.holds('guest')[3, PAGE]['claimed']
+        assert abs(claimed - (left + 2) * MIB) < MIB, f'{claimed} are claimed on node 3'    # a sample has counted
 
 
 tap.add('up: the claim grows on the host node asked for, and waits for it there', _up_waits, 0)
