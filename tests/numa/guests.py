@@ -107,17 +107,18 @@ def most_of(node: int) -> int:
 def killed() -> None:
     """SIGKILL, with more than half of the node populated."""
     with Ledger('--reserve', '0') as ledger:
-        before = nodes.free(3)
+        before = nodes.unused(3)
         mib = most_of(3)
         with guest([bound(mib, 3, 'prealloc=on'), bound(32, 0)], ledger) as one:
-            assert nodes.free(3) <= before - mib * MIB + NOISE, 'nothing was allocated'
+            assert nodes.unused(3) <= before - mib * MIB + NOISE, 'nothing was allocated'
             tap.equal(ledger.refused('next', f'{mib}M@3')['holders'][0]['name'], 'guest', 'holder')
             os.kill(one.pid, signal.SIGKILL)
 
             def next_fits() -> bool:
                 return 'error' not in ledger.ask('claim', '--name', 'next', f'{mib}M@3')
             wait_until(next_fits, 'the capacity of node 3')
-            assert nodes.free(3) >= before - NOISE, f'granted with {nodes.free(3)} free, {before} before'
+            after = nodes.unused(3)
+            assert after >= before - NOISE, f'granted with {after} free, {before} before'
             tap.equal([ledger.node(node)['claimed'] // MIB for node in range(4)], [0, 0, 0, mib], 'claimed')
             one.vm.shutdown(hard=True)
 
