@@ -124,7 +124,7 @@ def hogged() -> None:
     """Before the claim: refused.  After it: the promise is shown as broken."""
     with Ledger(*BOUNDLESS) as ledger:
         least = min(nodes.free(2), nodes.free(3))
-        most, size = least * 7 // 8, least // 3
+        most, size = least * 7 // 8, nodes.free(2) - least * 2 // 3
         with nodes.hog(2, size):
             refusal = ledger.refused('vm', _mib(most, 2))
             tap.equal((refusal['reason'], refusal['node'], _holders(refusal)), ('short-kernel', 2, []), 'refusal')
