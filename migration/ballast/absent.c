@@ -26,7 +26,7 @@
  * generation ends.
  */
 #include "qemu/osdep.h"
-#include "exec/ram_addr.h"
+#include "hw/virtio/ballast/compat.h"
 #include "migration/ballast/absent.h"
 #include "migration/ballast/hints.h"
 #include "migration/ballast/pagetable.h"

@@ -17,8 +17,7 @@
  * of every block.  Both do nothing where there is nothing to do.
  */
 #include "qemu/osdep.h"
-#include "exec/memory.h"
-#include "exec/ram_addr.h"
+#include "hw/virtio/ballast/compat.h"
 #include "migration/misc.h"
 #include "qemu/rcu_queue.h"
 #include "qemu/units.h"
@@ -108,7 +107,7 @@ void ballast_arm_tlb(void)
     RCU_READ_LOCK_GUARD();
     QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
         if (ballast_block_migrates(rb)) {
-            tlb_reset_dirty_range_all(rb->offset, rb->used_length);
+            ballast_tlb_reset_range(rb->offset, rb->used_length);
         }
     }
 }

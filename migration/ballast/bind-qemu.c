@@ -8,8 +8,8 @@
  */
 #include "qemu/osdep.h"
 #include "binding.h"
-#include "exec/ram_addr.h"
 #include "hw/virtio/ballast/balloon.h"
+#include "hw/virtio/ballast/compat.h"
 #include "internal.h"
 #include "migration/ballast/absent.h"
 #include "migration/ballast/hints.h"

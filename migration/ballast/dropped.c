@@ -14,7 +14,7 @@
  * The bitmap belongs to the big lock here: it is made and freed under it.
  */
 #include "qemu/osdep.h"
-#include "exec/ram_addr.h"
+#include "hw/virtio/ballast/compat.h"
 #include "migration/ballast/dropped.h"
 #include "internal.h"
 #include "trace-migration_ballast.h"
@@ -36,7 +36,7 @@ void ballast_dropped(RAMBlock *rb, uint64_t start, uint64_t bytes)
             break;
         }
         next = find_next_bit(rb->bmap, end, page);
-        cpu_physical_memory_set_dirty_range(
+        ballast_set_dirty_range(
             rb->offset + ((ram_addr_t)page << TARGET_PAGE_BITS),
             (ram_addr_t)(next - page) << TARGET_PAGE_BITS,
             1 << DIRTY_MEMORY_MIGRATION);

@@ -18,6 +18,7 @@
  * who holds it may wait for the migration thread to send for 50 ms.
  */
 #include "qemu/osdep.h"
+#include "hw/virtio/ballast/compat.h"
 #include "hw/virtio/virtio-balloon.h"
 #include "migration/ballast/hints.h"
 #include "migration/ballast/obstacle.h"
@@ -26,7 +27,6 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
-#include "exec/ram_addr.h"
 #include "binding.h"
 #include "internal.h"
 #include "trace-migration_ballast.h"

@@ -3,7 +3,7 @@
 #ifndef BALLAST_MIGRATION_INTERNAL_H
 #define BALLAST_MIGRATION_INTERNAL_H
 
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 #include "migration/ballast/generation.h"
 #include "migration/ballast/harvest.h"
 

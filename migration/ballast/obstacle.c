@@ -15,8 +15,8 @@
  * guest is told to go on in any case.
  */
 #include "qemu/osdep.h"
-#include "exec/ramblock.h"
 #include "hw/virtio/ballast/balloon.h"
+#include "hw/virtio/ballast/compat.h"
 #include "migration/ballast/obstacle.h"
 #include "migration/misc.h"
 #include "migration/options.h"

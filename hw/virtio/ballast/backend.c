@@ -5,7 +5,7 @@
  *   plan       the command line's backends and the machine's RAM, summed by
  *              host node and page size: one claim, all or nothing
  *   backend    takes its part out of the plan, or stakes it now (object-add)
- *   block      carries its part until it is freed (claim.c)
+ *   block      carries its part until it is freed (claim-blocks.c)
  *   deferred   reserve=off: its part is what a virtio-mem device may plug
  *
  * A part is staked before the first byte is allocated, and given back if the
@@ -16,10 +16,10 @@
 #include <linux/magic.h>
 #include <sys/vfs.h>
 #include "ballast/ledger.h"
-#include "exec/ramblock.h"
 #include "hw/boards.h"
 #include "hw/virtio/ballast/backend.h"
 #include "hw/virtio/ballast/claim.h"
+#include "hw/virtio/ballast/compat.h"
 #include "hw/virtio/ballast/manager.h"
 #include "hw/virtio/ballast/memory-ledger.h"
 #include "hw/virtio/virtio-mem.h"

@@ -12,7 +12,7 @@
  * ignored: taking back what was never given costs the host nothing.
  */
 #include "qemu/osdep.h"
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 #include "internal.h"
 #include "qapi/qapi-events-ballast.h"
 #include "qemu/main-loop.h"

@@ -8,7 +8,6 @@
  * index and its address when its handler is replaced.
  */
 #include "qemu/osdep.h"
-#include "exec/ramblock.h"
 #include "hw/qdev-properties.h"
 #include "hw/virtio/ballast/compat.h"
 #include "internal.h"

@@ -19,7 +19,7 @@
  * own ring only.
  */
 #include "qemu/osdep.h"
-#include "exec/memory.h"
+#include "hw/virtio/ballast/compat.h"
 #include "hw/virtio/virtio-access.h"
 #include "hw/virtio/virtio-bus.h"
 #include "internal.h"

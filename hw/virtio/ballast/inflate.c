@@ -12,7 +12,7 @@
  * looked at and written by words, not by pages.
  */
 #include "qemu/osdep.h"
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 #include "internal.h"
 #include "qemu/main-loop.h"
 #include "trace-hw_virtio_ballast.h"

@@ -13,7 +13,7 @@
  * What could not be discarded was not given back, and is not counted.
  */
 #include "qemu/osdep.h"
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 #include "hw/virtio/ballast/placement.h"
 #include "internal.h"
 #include "qemu/units.h"

@@ -18,7 +18,7 @@
 #include "qemu/osdep.h"
 #include <linux/mempolicy.h>
 #include <sys/syscall.h>
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 #include "internal.h"
 #include "qemu/bitmap.h"
 #include "qemu/units.h"

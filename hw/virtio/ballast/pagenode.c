@@ -246,6 +246,18 @@ static void ask(const struct ballast_eyes *eyes, struct batch *b,
 
 /* A sample --------------------------------------------------------------- */
 
+/*
+ * The more memory, the more page tables: the kernel finds few of a sample's in
+ * the caches, and waits for one after the other.  The processor fetches
+ * several at once.  It touches no page that is not there, and makes none.
+ */
+static void fetch(const struct ballast_eyes *eyes, uint64_t address)
+{
+    if (!eyes->pid) {
+        __builtin_prefetch((void *)(uintptr_t)address);
+    }
+}
+
 int ballast_look_sample(const struct ballast_eyes *eyes, uint64_t start,
                         uint64_t bytes, uint64_t page_bytes, uint64_t samples,
                         uint32_t (*random)(void), struct ballast_sample *out)
@@ -259,6 +271,7 @@ int ballast_look_sample(const struct ballast_eyes *eyes, uint64_t start,
         first = (__uint128_t)pages * i / nr;
         end = (__uint128_t)pages * (i + 1) / nr;
         page = first + (end - first > 1 ? random() % (end - first) : 0);
+        fetch(eyes, start + page * page_bytes);
         ask(eyes, &b, start + page * page_bytes, 1, out);
     }
     look_up(eyes, &b, out);

@@ -8,9 +8,8 @@
  * twice, or take back what was never given.
  */
 #include "qemu/osdep.h"
-#include "exec/address-spaces.h"
 #include "exec/cpu-common.h"
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 #include "hw/virtio/ballast/placement.h"
 #include "hw/virtio/virtio-access.h"
 #include "internal.h"

@@ -12,7 +12,7 @@
 #include "qemu/osdep.h"
 #include "qapi/qapi-events-ballast.h"
 #include "block/aio.h"
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 #include "placement-map.h"
 #include "qapi/error.h"
 #include "qemu/lockable.h"

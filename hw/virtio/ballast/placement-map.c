@@ -7,10 +7,9 @@
  * is unplugged, so that a thread can work on it without the big lock.
  */
 #include "qemu/osdep.h"
-#include "exec/address-spaces.h"
-#include "exec/ramblock.h"
 #include "hw/boards.h"
 #include "hw/mem/memory-device.h"
+#include "hw/virtio/ballast/compat.h"
 #include "placement-map.h"
 #include "qemu/rcu_queue.h"
 #include "system/hostmem.h"

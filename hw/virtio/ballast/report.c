@@ -7,7 +7,7 @@
  * next sample finds it absent.
  */
 #include "qemu/osdep.h"
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 #include "internal.h"
 #include "qemu/main-loop.h"
 #include "trace-hw_virtio_ballast.h"

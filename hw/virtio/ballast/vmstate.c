@@ -14,7 +14,7 @@
  * name ends the list.
  */
 #include "qemu/osdep.h"
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 #include "internal.h"
 #include "migration/qemu-file-types.h"
 #include "migration/vmstate.h"

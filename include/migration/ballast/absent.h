@@ -10,7 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 
 /** enum BallastAbsentUse - whether this migration leaves pages out */
 typedef enum BallastAbsentUse {

@@ -9,7 +9,7 @@
 #ifndef BALLAST_DROPPED_H
 #define BALLAST_DROPPED_H
 
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 
 /**
  * ballast_dropped() - pages of a block were discarded: they read as zeros now

@@ -12,7 +12,7 @@
 #ifndef BALLAST_HOOKS_H
 #define BALLAST_HOOKS_H
 
-#include "exec/ramblock.h"
+#include "hw/virtio/ballast/compat.h"
 #include "migration/ballast/harvest.h"
 #include "qapi/qapi-types-migration.h"
 #include "qemu/bitops.h"

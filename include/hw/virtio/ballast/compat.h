@@ -4,11 +4,42 @@
  *
  * The BALLAST_HAVE_* macros come from compile probes (see meson.build in
  * hw/virtio/ballast), never from version numbers: distributions backport.
+ * Headers that moved are asked for with __has_include.
  */
 #ifndef BALLAST_COMPAT_H
 #define BALLAST_COMPAT_H
 
 #include "hw/virtio/ballast/ballast-probes.h"
+
+/* Memory regions and RAM blocks */
+#if __has_include("system/ramblock.h")
+#include "system/address-spaces.h"
+#include "system/memory.h"
+#include "system/ramblock.h"
+#else
+#include "exec/address-spaces.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#endif
+
+/*
+ * Their dirty bitmaps, which once were for code of one target only.  The log
+ * of what devices write:
+ *
+ * ballast_set_dirty_range() - physical_memory_set_dirty_range()
+ *
+ * ballast_tlb_reset_range() - under TCG, the next write to each page traps
+ */
+#if __has_include("system/physmem.h")
+#include "system/physmem.h"
+#include "system/ram_addr.h"
+#define ballast_set_dirty_range physical_memory_set_dirty_range
+#define ballast_tlb_reset_range physical_memory_dirty_bits_cleared
+#elif defined(COMPILING_PER_TARGET)
+#include "exec/ram_addr.h"
+#define ballast_set_dirty_range cpu_physical_memory_set_dirty_range
+#define ballast_tlb_reset_range tlb_reset_dirty_range_all
+#endif
 
 /**
  * BALLAST_CLASS_DATA - type of class_init's second argument
