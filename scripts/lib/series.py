@@ -5,11 +5,13 @@
                      goes through git and back, QEMU's checkpatch
     series/build     QEMU 10.0 with Ballast inside is built whole; what the
                      overlay has written is what the repository has
-    series/objects   QEMU 10.2, once there is a series: what it changes compiles
+    series/objects   QEMU 10.2: what its series changes or adds compiles; skipped
+                     where its source cannot be had
     series/TEST      test programs of the plug-in on that build: a quick part,
                      everything with --full
 
-and with --full QEMU's own tests of balloon, migration and QMP.
+and with --full QEMU 10.2 whole, the test programs on it and between the two,
+and QEMU's own tests of balloon, migration and QMP.
 """
 
 import glob
@@ -21,6 +23,7 @@ import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD_TIMEOUT = 3600        # without a compiler cache, beside other work
+NOT_TO_BE_HAD = 3           # of scripts/build-qemu: neither there nor fetched
 
 # program: patterns of the quick part (none: all of it)
 QUICK = {
@@ -123,7 +126,13 @@ class Series:
         log = self.checker.log('series-objects')
         code = self.run([os.path.join(TOP, 'scripts', 'build-qemu'), '--series', '10.2', '--objects'],
                         log, BUILD_TIMEOUT)
-        self.result(section, 'series/objects: QEMU 10.2', start, '' if code == 0 else self.last_line(log))
+        name = 'series/objects: QEMU 10.2'
+        if code == NOT_TO_BE_HAD:
+            section.add('SKIP', name, None, f'needs the source of QEMU 10.2: {self.last_line(log)}')
+            return
+        problem = '' if code == 0 else self.last_line(log)
+        problem = problem or script('overlay', '--check', os.path.join(self.build, 'series', 'qemu-10.2', 'src'))
+        self.result(section, name, start, problem)
 
     @staticmethod
     def last_line(log):
@@ -158,10 +167,9 @@ class Series:
 
     def check(self, _, section):
         """The unit."""
+        self.objects(section)       # this fetches the source that patches() looks for
         self.patches(section)
         if self.whole(section):
             self.tests(section)
             if self.checker.args.full:
                 self.own_tests(section)
-        if os.path.exists(os.path.join(TOP, 'patches', 'qemu-10.2', 'series')):
-            self.objects(section)
