@@ -39,7 +39,7 @@ FIXED = ('kvm, first, late, 128 MiB', 'kvm, again, late, 3 GiB', 'tcg, sent', 't
 FULL = ('test_absent', 'test_backends', 'test_device', 'test_fuzz', 'test_garbage', 'test_late_hint', 'test_liar',
         'test_mailbox', 'test_moving', 'test_obstacle', 'test_refusal', 'test_series', 'test_vhost')
 # programs that only a QEMU with Ballast inside can run
-ONLY = ('test_series.py', 'test_backends.py')
+ONLY = ('test_series.py', 'test_backends.py', 'test_versions.py')
 OWN = ('virtio-balloon-test', 'qmp-cmd-test', 'migration-test')
 
 
@@ -140,11 +140,42 @@ class Series:
             lines = f.read().strip().splitlines()
         return lines[-1] if lines else 'no output'
 
+    def binary(self, name):
+        """What scripts/build-qemu makes."""
+        return os.path.join(self.build, name, 'qemu-system-x86_64')
+
+    def other(self, section):
+        """Build 10.2 whole, with and without the series; the environment for tests of it, or None."""
+        for options in (('--series', '10.2'), ('--series', '10.2', '--stock')):
+            start = time.monotonic()
+            log = self.checker.log('series-other')
+            code = self.run([os.path.join(TOP, 'scripts', 'build-qemu'), *options], log, BUILD_TIMEOUT)
+            name = f'series/build: QEMU 10.2{" without the series" if len(options) > 2 else ""}'
+            if code == NOT_TO_BE_HAD:
+                section.add('SKIP', name, None, f'needs the source of QEMU 10.2: {self.last_line(log)}')
+                return None
+            if not self.result(section, name, start, '' if code == 0 else self.last_line(log)):
+                return None
+        return dict(self.checker.env, BALLAST_FLAVOUR='series', QEMU=self.binary('qemu-10.2'),
+                    BALLAST_STOCK=self.binary('qemu-10.2-stock'))
+
+    def other_tests(self, section):
+        """The test programs on 10.2, and migration between the two."""
+        env = self.other(section)
+        if not env:
+            return
+        for name, command, _ in self.programs():
+            self.checker.run_tap(command, f'series-10.2/{name}', section, env)
+        both = dict(env, BALLAST_STOCK=self.checker.args.qemu, QEMU=self.binary('qemu'),
+                    BALLAST_OTHER=env['QEMU'], BALLAST_OTHER_STOCK=env['BALLAST_STOCK'])
+        command = os.path.join(TOP, 'tests', 'qtest', 'ballast', 'test_versions.py')
+        self.checker.run_tap([command], 'series/versions', section, both)
+
     def programs(self):
         """Name, command and environment of the test programs."""
         folder = os.path.join(TOP, 'tests', 'qtest', 'ballast')
         env = dict(self.checker.env, BALLAST_FLAVOUR='series', BALLAST_STOCK=self.checker.args.qemu,
-                   QEMU=os.path.join(self.build, 'qemu', 'qemu-system-x86_64'))
+                   QEMU=self.binary('qemu'))
         full = self.checker.args.full
         todo = [(name, ()) for name in FULL] if full else list(QUICK.items())
         for name, patterns in todo:
@@ -173,3 +204,4 @@ class Series:
             self.tests(section)
             if self.checker.args.full:
                 self.own_tests(section)
+                self.other_tests(section)
