@@ -30,6 +30,7 @@
 #include "migration/ballast/absent.h"
 #include "migration/ballast/hints.h"
 #include "migration/ballast/pagetable.h"
+#include "migration/ballast/sweep.h"
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "migration/options.h"
@@ -39,6 +40,7 @@
 #include "qemu/cutils.h"
 #include "qemu/lockable.h"
 #include "qemu/rcu_queue.h"
+#include "qemu/units.h"
 #include "qemu/timer.h"
 #include "system/hostmem.h"
 #include "system/tcg.h"
@@ -51,6 +53,8 @@
 
 #define PIECE_PAGES (BALLAST_PIECE_BYTES >> TARGET_PAGE_BITS)
 #define VCPU_TIMEOUT_MS 1000
+/* What a hint of Linux's own driver covers. */
+#define HINT_PAGES ((4 * MiB) >> TARGET_PAGE_BITS)
 
 /*
  * QEMU sends for up to 50 ms before it asks again: so many pages at least
@@ -70,6 +74,7 @@
 typedef struct Tracked {
     RAMBlock *rb;
     struct ballast_memory memory;
+    uint64_t before;            /* pages in the blocks that QEMU sends first */
     uint64_t pages;
     unsigned long *left_out;
 } Tracked;
@@ -103,10 +108,13 @@ static struct {
     uint64_t sent_at_begin;
     GArray *noted;
     uint64_t sent_at_note;
+    struct ballast_sweep sweep; /* of the first generation */
     /* Made and freed under it, and not while the migration thread runs. */
     GPtrArray *blocks;
+    uint64_t pages;             /* in them */
     /* Migration thread. */
     Ahead ahead;
+    guint sending_block;        /* all before it was sent, or left out */
     QemuMutex count_lock;
     BallastAbsent s;
 } absent;
@@ -170,7 +178,9 @@ static void track(RAMBlock *rb)
     t = g_new0(Tracked, 1);
     t->rb = rb;
     t->memory = m;
+    t->before = absent.pages;
     t->pages = m.bytes >> TARGET_PAGE_BITS;
+    absent.pages += t->pages;
     t->left_out = bitmap_new(t->pages);
     g_ptr_array_add(absent.blocks, t);
 }
@@ -224,7 +234,10 @@ static void start(void)
     absent.used = use == BALLAST_ABSENT_USED;
     absent.any_left_out = false;
     absent.looked = 0;
+    absent.pages = 0;
+    absent.sweep = (struct ballast_sweep) {};
     absent.ahead = (Ahead) {};
+    absent.sending_block = 0;
     WITH_QEMU_LOCK_GUARD(&absent.count_lock) {
         absent.s = (BallastAbsent) { .use = use };
     }
@@ -324,18 +337,24 @@ static void note(Tracked *t, uint64_t first, uint64_t nr, void *opaque)
 
 void ballast_absent_hint(void *addr, size_t bytes, uint64_t number)
 {
+    uint64_t first, nr;
     ram_addr_t offset;
     RAMBlock *rb;
     Tracked *t;
 
-    if (!absent.used || number != FIRST || !hints_are_exact()) {
+    if (!absent.used || number != FIRST) {
         return;
     }
     rb = qemu_ram_block_from_host(addr, false, &offset);
     t = rb ? find_tracked(rb) : NULL;
-    if (t && offset + bytes <= t->memory.bytes) {
-        each_dirty(t, offset >> TARGET_PAGE_BITS, bytes >> TARGET_PAGE_BITS,
-                   note, NULL);
+    if (!t || offset + bytes > t->memory.bytes) {
+        return;
+    }
+    first = offset >> TARGET_PAGE_BITS;
+    nr = bytes >> TARGET_PAGE_BITS;
+    ballast_sweep_hint(&absent.sweep, t->before + first, nr, get_clock());
+    if (hints_are_exact()) {
+        each_dirty(t, first, nr, note, NULL);
     }
 }
 
@@ -693,6 +712,67 @@ static bool may_look_ahead(Look *look)
           look->gen.number == FIRST;
     ballast_generation_release();
     return may;
+}
+
+/* QEMU's next turn, in round 1 ----------------------------------------- */
+
+/* False: QEMU would send what may still be hinted. */
+static bool foresee_block(struct ballast_course *c, const Tracked *t,
+                          double turn_ns)
+{
+    const unsigned long *dirty = t->rb->bmap;
+    uint64_t page, nr;
+
+    for (page = find_first_bit(dirty, t->pages);
+         page < t->pages && c->sending_ns < turn_ns;
+         page = find_next_bit(dirty, t->pages, page + nr)) {
+        nr = MIN(HINT_PAGES - page % HINT_PAGES, t->pages - page);
+        if (!ballast_course_send(c, t->before + page, nr,
+                                 bitmap_count_one_with_offset(dirty, page,
+                                                              nr))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Blocks that have nothing dirty any more need not be gone through again. */
+static void skip_what_was_sent(void)
+{
+    for (; absent.sending_block < absent.blocks->len; absent.sending_block++) {
+        Tracked *t = g_ptr_array_index(absent.blocks, absent.sending_block);
+
+        if (still_there(t) && !bitmap_empty(t->rb->bmap, t->pages)) {
+            return;
+        }
+    }
+}
+
+bool ballast_absent_foresee(double pages_per_ns, double turn_ns)
+{
+    struct ballast_generation gen = ballast_generation_hold();
+    bool used = absent.used && gen.open && gen.number == FIRST;
+    struct ballast_sweep sweep = absent.sweep;
+    struct ballast_course c;
+    guint i;
+
+    ballast_generation_release();
+    if (!used || !ballast_course_begin(&c, &sweep, pages_per_ns)) {
+        return false;
+    }
+    RCU_READ_LOCK_GUARD();
+    skip_what_was_sent();
+    for (i = absent.sending_block;
+         i < absent.blocks->len && c.sending_ns < turn_ns; i++) {
+        Tracked *t = g_ptr_array_index(absent.blocks, i);
+
+        if (still_there(t) && !foresee_block(&c, t, turn_ns)) {
+            return false;
+        }
+    }
+    trace_ballast_foreseen(c.sending_ns / SCALE_MS, sweep.now.first,
+                           sweep.now.end, c.down);
+    return true;
 }
 
 /* Preparing ----------------------------------------------------------- */

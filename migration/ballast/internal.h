@@ -168,4 +168,15 @@ void ballast_absent_hint(void *addr, size_t bytes, uint64_t number);
 /** ballast_absent_hints_end() - all of them were dropped */
 void ballast_absent_hints_end(void);
 
+/**
+ * ballast_absent_foresee() - would QEMU send what is hinted a moment later?
+ * @pages_per_ns: how fast it sends, above 0
+ * @turn_ns: for so long, before it asks again
+ *
+ * Context: migration thread, round 1, no lock.
+ * Return: true if, by the hints so far, all that it sends in this turn is
+ * used; false if not, or if that is not known.
+ */
+bool ballast_absent_foresee(double pages_per_ns, double turn_ns);
+
 #endif

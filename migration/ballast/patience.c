@@ -21,16 +21,24 @@ bool ballast_patience_left(const struct ballast_patience *p)
            p->waited_ns < p->worth_ns + BALLAST_WAIT_UNPAID_NS;
 }
 
-/* How long sending them would take; never, if nothing can be sent. */
-static double ns_to_send(const struct ballast_patience *p, uint64_t pages,
-                         uint64_t most_per_s)
+double ballast_patience_pace(const struct ballast_patience *p,
+                             uint64_t most_per_s)
 {
     double pace = p->sending_ns >= MEASURED_NS ?
                   (double)p->sent_pages / p->sending_ns :
                   (double)BALLAST_PAGES_PER_S / SECOND_NS;
-    double most = (double)most_per_s / SECOND_NS, ns;
+    double most = (double)most_per_s / SECOND_NS;
 
-    ns = pages / (most_per_s && pace > most ? most : pace);
+    return most_per_s && pace > most ? most : pace;
+}
+
+/* How long they are worth waiting for; long, if nothing can be sent. */
+static double ns_worth(const struct ballast_patience *p, uint64_t pages,
+                       uint64_t most_per_s)
+{
+    double ns = BALLAST_HINT_WORTH * pages /
+                ballast_patience_pace(p, most_per_s);
+
     return pages && ns < BALLAST_WAIT_MOST_NS ? ns :
            pages ? BALLAST_WAIT_MOST_NS : 0;
 }
@@ -39,7 +47,7 @@ bool ballast_patience_waited(struct ballast_patience *p, uint64_t ns,
                              uint64_t pages, uint64_t most_per_s,
                              bool finished)
 {
-    double worth_ns = ns_to_send(p, pages, most_per_s);
+    double worth_ns = ns_worth(p, pages, most_per_s);
 
     p->waited_ns += ns;
     p->slices++;

@@ -6,6 +6,8 @@
  * (see absent.c), so hints are applied meanwhile.  What they take off the
  * bitmap shows in QEMU's count of dirty pages, whoever's balloon it is:
  * nothing else makes it smaller while the migration thread waits.
+ * It does not wait where the hints so far say that QEMU's next pages are
+ * used (sweep.h).
  *
  * Only the time of sending changes: no bit is dropped or kept here.
  */
@@ -46,6 +48,9 @@ static void publish(void)
     waiting.s = waiting.p;
 }
 
+/* QEMU sends for so long before it asks again. */
+#define TURN_NS (50.0 * SCALE_MS)
+
 /* Pages that may go in a second; 0: no limit. */
 static uint64_t rate_limit(void)
 {
@@ -62,6 +67,14 @@ static bool may_wait(void)
     return gen.open && gen.armed && gen.number == 1 &&
            migration_is_running() && runstate_is_running() &&
            ballast_patience_left(&waiting.p);
+}
+
+/* Nothing is lost by sending now: what QEMU comes to will not be hinted. */
+static bool sends_what_is_used(void)
+{
+    double pace = ballast_patience_pace(&waiting.p, rate_limit());
+
+    return pace > 0 && ballast_absent_foresee(pace, TURN_NS);
 }
 
 /* One slice; false: QEMU has its turn. */
@@ -99,7 +112,7 @@ void ballast_wait_for_hints(void)
     uint64_t waited = waiting.p.waited_ns;
 
     turn_over();
-    while (may_wait() && wait_slice()) {
+    while (may_wait() && !sends_what_is_used() && wait_slice()) {
         /* More of it. */
     }
     if (waiting.p.waited_ns != waited) {

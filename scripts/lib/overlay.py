@@ -40,7 +40,7 @@ OURS = (
     'hw/virtio/ballast/*', 'hw/virtio/ballast/builtin/*',
     'migration/ballast/*', 'backends/ballast/*', 'qapi/ballast.json',
     'configs/devices/x86_64-softmmu/ballast*.mak',
-    'tests/qtest/ballast/*.c', 'docs/system/devices/ballast.rst',
+    'tests/qtest/ballast/*.h', 'tests/qtest/balloon-*-test.c', 'docs/system/devices/ballast.rst',
 )
 # Only the plug-in has these.
 PLUGIN = {'migration/ballast/bind-plugin.c',

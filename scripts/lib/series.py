@@ -40,7 +40,8 @@ FULL = ('test_absent', 'test_backends', 'test_device', 'test_fuzz', 'test_garbag
         'test_mailbox', 'test_moving', 'test_obstacle', 'test_refusal', 'test_series', 'test_vhost')
 # programs that only a QEMU with Ballast inside can run
 ONLY = ('test_series.py', 'test_backends.py', 'test_versions.py')
-OWN = ('virtio-balloon-test', 'qmp-cmd-test', 'migration-test')
+OWN = ('virtio-balloon-test', 'balloon-tlb-test', 'balloon-ignored-test', 'balloon-arm-test', 'balloon-irq-test',
+       'qmp-cmd-test', 'migration-test')
 
 
 def script(*command):

@@ -103,6 +103,15 @@ class HostLedger:
         """Wait until the participant holds nothing any more."""
         wait_until(lambda: name not in self.status().holders, f'{name} to leave the ledger')
 
+    def wait_claim(self, name: str, size: int, slack: int = 0) -> None:
+        """Wait until its claim is that, or a little more or less."""
+        wait_until(lambda: abs(self.claimed(name) - size) <= slack,
+                   f'a claim of {name} of {size // MIB} MiB')
+
+    def wait_free(self, size: int) -> None:
+        """Wait until so much is free again."""
+        wait_until(lambda: self.status().free == size, f'{size // MIB} MiB of free capacity')
+
 
 def _parse(raw: Dict[str, Any]) -> Status:
     host = [cell for cell in raw['capacity'] if cell['node'] is None]

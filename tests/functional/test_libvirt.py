@@ -8,36 +8,26 @@ Two private daemons (virt.py) start them; nothing of the machine's own libvirt i
 import json
 import os
 import re
-import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional
 
 from fixture import served
 from guest import DEVICE, GIB, MIB, STOCK_DEVICE
 from hostledger import HostLedger
-from virt import BALLOON, NAMESPACE, OURS, Host, VirtGuest, command_line, give, host, override
+from virt import BALLOON, NAMESPACE, OURS, Host, VirtGuest, command_line, give, host, last_answer, override
 from ballast import paths, tap
 from ballast.vm import wait_until
 
 SLACK = 16 * MIB    # page tables of the guest's balloon, rounding to huge pages
 SMALL = 64 * MIB    # of a guest that is not waited for
 SANDBOX = '-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'
+# the button's device is open before the command ends: what is pressed then is not lost
 POWER_BUTTON = ('event=$(grep -A4 "Power Button" /proc/bus/input/devices | grep -o "event[0-9]*") && '
-                '{ dd if=/dev/input/$event of=/dev/null bs=24 count=1 2>/dev/null && poweroff -f & }')
+                'exec 3</dev/input/$event && '
+                '{ dd of=/dev/null bs=24 count=1 <&3 2>/dev/null && poweroff -f & }')
 STATISTICS = ('unused', 'available', 'usable', 'disk_caches')
-
-
-def _wait_claim(ledger: HostLedger, name: str, size: int, slack: int = SLACK) -> None:
-    """Wait until the guest's claim is that, or a little more or less."""
-    wait_until(lambda: abs(ledger.claimed(name) - size) <= slack,
-               f'a claim of {name} of {size // MIB} MiB')
-
-
-def _wait_free(ledger: HostLedger, size: int) -> None:
-    """Wait until so much is free again."""
-    wait_until(lambda: ledger.status().free == size, f'{size // MIB} MiB of free capacity')
 
 
 def _wait_off(guest: VirtGuest) -> None:
@@ -61,7 +51,7 @@ def _third_refused(here: Host, ledger: HostLedger) -> str:
     wait_until(lambda: sorted(ledger.status().holders) == ['vm2', 'vm3'], 'vm3 instead of vm1')
     three.virsh('destroy')
     two.virsh('destroy')
-    _wait_free(ledger, 5 * SMALL)
+    ledger.wait_free(5 * SMALL)
     return error
 
 
@@ -91,7 +81,7 @@ def refused_daemon() -> None:
             guest.start()
             tap.equal(ledger.claimed('vm'), SMALL)
             guest.virsh('destroy')
-            _wait_free(ledger, 5 * SMALL)
+            ledger.wait_free(5 * SMALL)
 
 
 def _check_statistics(guest: VirtGuest, actual: int) -> None:
@@ -131,8 +121,9 @@ def _wait_event(guest: VirtGuest, event: str, cause: Callable[[], None]) -> str:
 def _ballooning(here: Host, guest: VirtGuest, ledger: HostLedger, capacity: int) -> None:
     """setmem down and up; up is refused while another one has the capacity, and waits."""
     guest.balloon(256 * MIB)
-    _wait_claim(ledger, guest.name, 256 * MIB)
+    ledger.wait_claim(guest.name, 256 * MIB, SLACK)
     _check_statistics(guest, 256 * MIB)
+    wait_until(lambda: f"<currentMemory unit='KiB'>{256 * 1024}<" in guest.virsh('dumpxml'), 'dumpxml to follow')
     size = capacity - 256 * MIB - SLACK
     other = here.claimant('other', ledger.path, size).start()
     tap.note(_wait_event(guest, 'MEMORY_CLAIM_WAITING',
@@ -140,7 +131,7 @@ def _ballooning(here: Host, guest: VirtGuest, ledger: HostLedger, capacity: int)
     assert guest.memory()['actual'] < 512 * MIB
     tap.note(_wait_event(guest, 'MEMORY_CLAIM_GRANTED', lambda: other.virsh('destroy') and None))
     wait_until(lambda: guest.memory()['actual'] == 512 * MIB, 'the balloon to be empty', 120)
-    _wait_claim(ledger, guest.name, 512 * MIB)
+    ledger.wait_claim(guest.name, 512 * MIB, SLACK)
 
 
 @tap.case("setmem, statistics, monitor commands and events on Ballast's device; shutdown returns the claim")
@@ -158,26 +149,17 @@ def device() -> None:
         guest.run(POWER_BUTTON)
         guest.virsh('shutdown', '--mode', 'acpi')
         _wait_off(guest)
-        _wait_free(ledger, 704 * MIB)
+        ledger.wait_free(704 * MIB)
 
 
 def _hints_of(guest: VirtGuest, move: Callable[[], None]) -> Dict[str, Any]:
     """query-free-page-hints of the source, late in its migration."""
-    last: Dict[str, Any] = {}
     source, name = guest.daemon, guest.name
 
-    def poll() -> None:
-        while True:
-            answer = source.try_virsh('qemu-monitor-command', name,
-                                      '{"execute": "query-free-page-hints"}')
-            if answer.returncode:
-                return
-            last.update(json.loads(answer.stdout).get('return', {}))
-    thread = threading.Thread(target=poll)
-    thread.start()
-    move()
-    thread.join()
-    return last
+    def ask() -> Optional[Dict[str, Any]]:
+        answer = source.try_virsh('qemu-monitor-command', name, '{"execute": "query-free-page-hints"}')
+        return None if answer.returncode else dict(json.loads(answer.stdout).get('return', {}))
+    return last_answer(ask, move)
 
 
 def _check_hints(info: Dict[str, Any]) -> None:
@@ -208,11 +190,11 @@ def migrates() -> None:
         guest.check_kept()
         guest.check_alive()
         tap.equal(new.claimed('vm'), 512 * MIB)
-        _wait_free(old, 512 * MIB)
+        old.wait_free(512 * MIB)
         guest.balloon(384 * MIB)
-        _wait_claim(new, 'vm', 384 * MIB)
+        new.wait_claim('vm', 384 * MIB, SLACK)
         guest.virsh('destroy')
-        _wait_free(new, 512 * MIB)
+        new.wait_free(512 * MIB)
 
 
 @tap.case("QEMU's own balloon with hints, under libvirt with the plug-in: claimed, armed, absent pages left out")
@@ -225,7 +207,7 @@ def stock_balloon() -> None:
         tap.equal(guest.qmp('qom-get', path='/machine/peripheral/balloon0', property='type'), STOCK_DEVICE)
         tap.equal(old.claimed('vm'), 512 * MIB)
         guest.balloon(400 * MIB)
-        _wait_claim(old, 'vm', 400 * MIB)
+        old.wait_claim('vm', 400 * MIB, SLACK)
         _check_statistics(guest, 400 * MIB)
         guest.keep(16)
         guest.churn(128)
@@ -236,8 +218,8 @@ def stock_balloon() -> None:
         guest.finish_stress()
         guest.check_kept()
         guest.check_alive()
-        _wait_claim(new, 'vm', 400 * MIB)
-        _wait_free(old, 512 * MIB)
+        new.wait_claim('vm', 400 * MIB, SLACK)
+        old.wait_free(512 * MIB)
 
 
 @tap.case('save and restore, managed save: no claim meanwhile, and the same guest afterwards')
@@ -252,22 +234,22 @@ def saved() -> None:
         _check_statistics(guest, 256 * MIB)
         image = str(here.one.directory / 'vm.save')
         guest.virsh('save', image)
-        _wait_free(ledger, 512 * MIB)
+        ledger.wait_free(512 * MIB)
         guest.resume('restore', image)
-        _wait_claim(ledger, 'vm', 256 * MIB)
+        ledger.wait_claim('vm', 256 * MIB, SLACK)
         tap.equal(guest.memory()['actual'], 256 * MIB)
         guest.check_kept()
         guest.virsh('managedsave')
-        _wait_free(ledger, 512 * MIB)
+        ledger.wait_free(512 * MIB)
         other = here.claimant('other', ledger.path, SMALL).start()
         tap.note(guest.refused('64 MiB missing', 'other'))
         other.virsh('destroy')
         guest.start()
-        _wait_claim(ledger, 'vm', 256 * MIB)
+        ledger.wait_claim('vm', 256 * MIB, SLACK)
         guest.check_kept()
         guest.check_alive()
         guest.virsh('destroy')
-        _wait_free(ledger, 512 * MIB)
+        ledger.wait_free(512 * MIB)
 
 
 # how libvirt moves it: words of virsh migrate
@@ -291,7 +273,7 @@ def many_ways() -> None:
             guest.check_kept()
             guest.check_alive()
             tap.equal(ledgers[to].claimed('vm'), 512 * MIB)
-            _wait_free(ledgers[source], 512 * MIB)
+            ledgers[source].wait_free(512 * MIB)
         guest.finish_stress()
 
 
@@ -344,7 +326,7 @@ def beside() -> None:
                              '-device', f'{DEVICE},id=balloon0,bus=pcie.0,addr=0x1e')
         guest = here.guest('vm', here.xml('vm', 512 * MIB, "<memballoon model='none'/>", words)).boot()
         guest.virsh('setmem', '300M', '--live')
-        _wait_claim(ledger, 'vm', 300 * MIB)
+        ledger.wait_claim('vm', 300 * MIB, SLACK)
         wait_until(lambda: guest.qmp('query-balloon')['actual'] == 300 * MIB, 'the balloon')
         tap.equal(sorted(guest.memory()), ['rss'])
         assert 'No memory balloon device' in here.one.refused('dommemstat', 'vm', '--period', '1')
@@ -389,7 +371,7 @@ def examples() -> None:
             kind = DEVICE if DEVICE in text else STOCK_DEVICE
             tap.equal(guest.qmp('qom-get', path='/machine/peripheral/balloon0', property='type'), kind)
             guest.virsh('destroy')
-            _wait_free(ledger, 16 * GIB)
+            ledger.wait_free(16 * GIB)
 
 
 if __name__ == '__main__':

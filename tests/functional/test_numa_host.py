@@ -16,6 +16,7 @@ from ballast import paths
 
 LINE_TIMEOUT = 300.0            # for one case, on a busy machine
 FULL_TIMEOUT = 2400.0           # for one with a guest in the guest
+GIANT = 2                       # pages of 1 GiB
 NESTED = [f'deps/guest/{name}' for name in ('vmlinuz', 'initramfs.cpio.gz')]
 
 
@@ -27,7 +28,7 @@ def _skip(what: str) -> NoReturn:
 def _inside(arguments: str) -> int:
     """Their exit status; a kernel that complains is a failure of ours."""
     full = os.environ.get('BALLAST_FULL', '')
-    with NumaHost(built=NESTED if full else ()) as host:
+    with NumaHost(built=NESTED if full else (), giant=GIANT) as host:
         host.start()
         command = host.command(f'exec python3 -m numa {arguments}', {'BALLAST_FULL': full})
         status = host.follow(command, lambda line: print(line, flush=True), FULL_TIMEOUT if full else LINE_TIMEOUT)

@@ -13,12 +13,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 from xml.sax.saxutils import quoteattr
 
 from fixture import need_guests
@@ -27,6 +28,7 @@ from hostledger import HostLedger
 from ballast import paths, tap
 from ballast.vm import Serial, wait_until
 
+REAPER = Path(__file__).with_name('reaper.py')
 NOBODY = 65534
 OLDEST = (8, 2)             # <qemu:override>
 COMMAND_TIMEOUT = 240
@@ -82,6 +84,8 @@ def folder(path: Path, mode: int = 0o755) -> Path:
 class Daemon:
     """One libvirtd."""
 
+    privileged = False
+
     def __init__(self, directory: Path, probes: Path) -> None:
         self.directory = folder(directory)
         # what QEMU can do is found out once for all daemons; each has its own logs
@@ -101,7 +105,8 @@ class Daemon:
         self._log = directory / 'libvirtd.log'
         with self._log.open('wb') as log:
             self.process = subprocess.Popen(    # pylint: disable=consider-using-with
-                as_user(_which('libvirtd'), '-f', str(configuration / 'libvirtd.conf')),
+                [sys.executable, str(REAPER),
+                 *as_user(_which('libvirtd'), '-f', str(configuration / 'libvirtd.conf'))],
                 env=self._environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log)
 
@@ -114,9 +119,12 @@ class Daemon:
         wait_until(answers, 'libvirtd', 120)
         return self
 
+    def _by_whom(self, *command: str) -> List[str]:
+        return list(command) if self.privileged else as_user(*command)
+
     def run(self, *command: str) -> 'subprocess.CompletedProcess[str]':
         """A command of the user's, whatever becomes of it."""
-        return subprocess.run(as_user(*command), env=self._environment, cwd=self.directory,
+        return subprocess.run(self._by_whom(*command), env=self._environment, cwd=self.directory,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                               timeout=COMMAND_TIMEOUT)
 
@@ -142,7 +150,7 @@ class Daemon:
 
     def begin(self, *words: str) -> 'subprocess.Popen[str]':
         """virsh in the background; the caller waits for it."""
-        return subprocess.Popen(as_user(*self._virsh(*words)), env=self._environment, cwd=self.directory,
+        return subprocess.Popen(self._by_whom(*self._virsh(*words)), env=self._environment, cwd=self.directory,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True)
 
@@ -171,8 +179,42 @@ class Daemon:
         try:
             self.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.process.send_signal(signal.SIGUSR1)
             self.process.wait()
+
+
+class System(Daemon):
+    """The libvirtd of a system, root's, with directories of its own where a system has its own."""
+
+    privileged = True
+    HIDDEN = ('/etc/libvirt', '/var/lib/libvirt', '/var/cache/libvirt', '/var/log/libvirt', '/run')
+    # Without KVM: where it is there but does not work, QEMU would be probed again for each guest.
+    # All that is mounted below moves along: libvirt moves it into the guests' /dev.
+    DEV = ('mkdir $dev && mount -t tmpfs -o mode=755 none $dev && '
+           'cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/ptmx $dev && '
+           "for below in $(awk '$2 ~ \"^/dev/\" { print $2 }' /proc/self/mounts); do "
+           'mkdir -p $dev/${below#/dev/} && mount --move $below $dev/${below#/dev/} || exit; done && '
+           'mount --move $dev /dev')
+    CONF = 'stdio_handler = "file"\nhugetlbfs_mount = []\ncgroup_controllers = []\n'
+
+    def __init__(self, directory: Path, hook: Path, path: Path) -> None:  # pylint: disable=super-init-not-called
+        self.directory = folder(directory)
+        self._environment = {'PATH': f"{path}:{os.environ['PATH']}", 'LC_ALL': 'C.UTF-8'}
+        self._socket = directory / 'libvirt-sock'
+        self.uri = f'qemu+unix:///system?socket={self._socket}'
+        self._log = directory / 'libvirtd.log'
+        (directory / 'qemu.conf').write_text(self.CONF, encoding='ascii')
+        (directory / 'libvirtd.conf').write_text(
+            f'host_uuid = "{uuid.uuid4()}"\nunix_sock_dir = "{directory}"\nauth_unix_rw = "none"\n', encoding='ascii')
+        script = ' && '.join([f'dev={directory}/dev', self.DEV,
+                              *(f'mount -t tmpfs none {hidden}' for hidden in self.HIDDEN),
+                              f'install -D -m 755 {hook} /etc/libvirt/hooks/qemu.d/ballast',
+                              f'cp {directory}/qemu.conf /etc/libvirt',
+                              f"exec {_which('libvirtd')} -f {directory}/libvirtd.conf"])
+        with self._log.open('wb') as log:
+            self.process = subprocess.Popen(    # pylint: disable=consider-using-with
+                [sys.executable, str(REAPER), 'unshare', '--mount', 'sh', '-c', script],
+                env=self._environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 class Port:
@@ -182,10 +224,11 @@ class Port:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
-        give(path)
+        give(path).chmod(0o666)
         self._socket.listen()
         self.consoles: List[Serial] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -202,6 +245,10 @@ class Port:
 
     def close(self) -> None:
         """No more of them."""
+        # Who is left in accept() goes on with that number, should the call be restarted, when it is
+        # another's: the next port of this name lost a console to it now and then.
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self._socket.close()
         self.path.unlink()
         for console in self.consoles:
@@ -322,18 +369,18 @@ class VirtGuest(Shell):
 
 
 class Host:
-    """Two daemons, and what their guests boot; all that a case made ends with it."""
+    """Daemons, two if nothing else is said, and what their guests boot; all that a case made ends with it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, start: 'Optional[Callable[[Path], List[Daemon]]]' = None) -> None:
         self._directory = directory
         self._boot = folder(directory / 'boot')
         for file in (paths.GUEST / 'vmlinuz', paths.GUEST / 'initramfs.cpio.gz', paths.PLUGIN):
             shutil.copy(file, self._boot)
             (self._boot / file.name).chmod(0o755)
         self.plugin = self._boot / paths.PLUGIN.name
-        probes = folder(directory / 'probes')
-        self.one = Daemon(directory / 'a', probes).wait_ready()
-        self.two = Daemon(directory / 'b', probes).wait_ready()
+        self.emulator = ''      # of the guests; '': the QEMU under test
+        self._daemons = (start or _two)(directory)
+        self.one, self.two = self._daemons[0], self._daemons[-1]
         self._ports: List[Port] = []
         self._files: List[Path] = []
 
@@ -345,6 +392,7 @@ class Host:
 
     def xml(self, name: str, memory: int, balloon: str, more: str, head: str = '') -> str:
         """A domain: q35 under TCG, the Linux of the tests, its console at a port of that name."""
+        emulator = self.emulator or shutil.which(paths.QEMU)
         return f"""<domain type='qemu' xmlns:qemu='{NAMESPACE}'>
   <name>{name}</name>
   <uuid>{_uuid(name)}</uuid>
@@ -362,7 +410,7 @@ class Host:
     <feature policy='disable' name='fsrm'/>
   </cpu>
   <devices>
-    <emulator>{shutil.which(paths.QEMU)}</emulator>
+    <emulator>{emulator}</emulator>
     <controller type='usb' model='none'/>
     <serial type='unix'><source mode='connect' path='{self._directory}/{name}.port'/></serial>
     {balloon}
@@ -390,22 +438,46 @@ class Host:
 
     def clean(self) -> None:
         """As it was before the case."""
-        for daemon in (self.one, self.two):
+        for daemon in self._daemons:
             daemon.destroy_all()
         while self._ports:
             self._ports.pop().close()
         while self._files:
             self._files.pop().unlink()
+        self.emulator = ''
 
     def logs(self) -> str:
         """What daemons and QEMUs said."""
-        return '\n'.join(f'{daemon.directory.name}/{line}' for daemon in (self.one, self.two)
+        return '\n'.join(f'{daemon.directory.name}/{line}' for daemon in self._daemons
                          for line in daemon.log().splitlines() if '/dev/kvm' not in line)
 
     def stop(self) -> None:
         """End both."""
-        for daemon in (self.one, self.two):
+        for daemon in self._daemons:
             daemon.stop()
+
+
+def _two(directory: Path) -> List[Daemon]:
+    """What QEMU can do is found out by the first one."""
+    probes = folder(directory / 'probes')
+    return [Daemon(directory / name, probes).wait_ready() for name in 'ab']
+
+
+def last_answer(ask: Callable[[], Optional[Dict[str, Any]]], move: Callable[[], None]) -> Dict[str, Any]:
+    """What was answered last while something moved; None is no answer, and the end of asking."""
+    last: Dict[str, Any] = {}
+
+    def poll() -> None:
+        while True:
+            answer = ask()
+            if answer is None:
+                return
+            last.update(answer)
+    thread = threading.Thread(target=poll)
+    thread.start()
+    move()
+    thread.join()
+    return last
 
 
 def _uuid(name: str) -> str:
@@ -422,8 +494,8 @@ def _end() -> None:
 
 
 @contextmanager
-def host() -> Iterator[Host]:
-    """Both daemons, or a skip; they are started once for all cases."""
+def host(start: 'Optional[Callable[[Path], List[Daemon]]]' = None) -> Iterator[Host]:
+    """The daemons, or a skip; they are started once for all cases."""
     need_guests()
     tap.need(paths.CLI.exists(), f'the ballast command ({paths.CLI})')
     lacking = missing()
@@ -433,7 +505,7 @@ def host() -> Iterator[Host]:
         atexit.register(directory.cleanup)
         atexit.register(_end)
         give(Path(directory.name)).chmod(0o755)
-        _hosts.append(Host(Path(directory.name)))
+        _hosts.append(Host(Path(directory.name), start))
     here = _hosts[0]
     try:
         yield here

@@ -14,7 +14,7 @@ from ballast.node_driver import BLOCK, ORDER, NodeDriver
 from ballast.vm import ExecuteError, wait_until
 
 from . import nodes
-from .ledger import SMALL, Ledger
+from .ledger import Ledger, limited
 from .machine import DEVICE, LOW, Guest, Vnode, bound, guest
 from .nodes import MIB, NOISE, PAGE
 
@@ -32,9 +32,9 @@ def _blocks(one: Guest, vnode: int) -> range:
 
 @contextmanager
 def _driven(vnodes: Sequence[Vnode] = tuple(SEED), ledger: Optional[Ledger] = None,
-            touch: bool = True) -> Iterator[Tuple[Guest, NodeDriver]]:
+            touch: bool = True, device: str = DEVICE) -> Iterator[Tuple[Guest, NodeDriver]]:
     """A guest whose memory is there, and its driver, which gives what it is asked for."""
-    with guest(vnodes, ledger, extra=['-device', DEVICE]) as one:
+    with guest(vnodes, ledger, extra=['-device', device]) as one:
         balloon = one.drive(FEATURES)
         if touch:
             for vnode in range(1, len(vnodes)):
@@ -150,23 +150,50 @@ def up_exact() -> None:
         tap.equal(_truth(one), {(1, 3): 24, (1, 0): 8, (2, 1): 32}, 'up by plain ballooning')
 
 
-@tap.case("up: the claim grows on the host node asked for, and waits for it there")
-def up_claim(left: int = 0) -> None:
-    """Others have all of node 3; node 2 has enough, and is not taken instead."""
-    with nodes.thp('never'), Ledger(*SMALL) as ledger, _driven(FREE_NODES, ledger) as (one, driver):
+@contextmanager
+def _back_on_promised(left: int, deflate: str = 'gate') -> Iterator[Tuple[Ledger, NodeDriver]]:
+    """2 MiB come back on node 3, of which a neighbour has been promised all that the guest does not use.
+
+    Node 2 has enough for both.
+    """
+    device = f'{DEVICE},deflate={deflate}'
+    with nodes.thp('never'), Ledger(*limited(200)) as ledger, \
+            _driven(FREE_NODES, ledger, device=device) as (one, driver):
         _here(one, 1, 3)
+        _here(one, 2, 1)
         _ask(one, 3, SIZE - left, exact=True)
         driver.obey()
         tap.equal(_done(one)['got'], SIZE - left, 'down')
-        wait_until(lambda: abs(ledger.node(3)['resident'] - left * MIB) < MIB, 'a sample of the resident memory')
+
+        def sampled() -> bool:
+            return all(abs(ledger.node(node)['resident'] - mib * MIB) < MIB for node, mib in ((1, SIZE), (3, left)))
+        wait_until(sampled, 'a sample of the resident memory')
         ledger.claim('neighbour', f"{ledger.node(3)['free'] // MIB}M@3")
         _ask(one, 3, 2, direction='up', exact=True)
         driver.balloon.send_blocks('deflate', [(driver.inside[1].pop(), ORDER)], wait=False)
-        one.vm.wait_event('MEMORY_CLAIM_WAITING')
+        one.vm.wait_event('MEMORY_CLAIM_WAITING' if deflate == 'gate' else 'MEMORY_CLAIM_REFUSED')
+        yield ledger, driver
+
+
+def _up_waits(left: int) -> None:
+    """The memory of node 3 that is there already does not pay for what comes back beside it."""
+    with _back_on_promised(left) as (ledger, driver):
         tap.equal(driver.balloon.queues['deflate'].pending(), 1, 'buffers held')
+        assert (3, PAGE) not in ledger.holds('guest') or not ledger.holds('guest')[3, PAGE]['claimed'], 'claimed'
         ledger.release('neighbour')
         driver.balloon.queues['deflate'].wait_idle()
-        tap.equal(ledger.holds('guest')[3, PAGE]['claimed'] // MIB, 2, 'claimed on node 3')
+        tap.equal(ledger.holds('guest')[3, PAGE]['claimed'] // MIB, left + 2, 'claimed on node 3')
+
+
+tap.add('up: the claim grows on the host node asked for, and waits for it there', _up_waits, 0)
+tap.add('up: what comes back beside memory that is there waits, too, until the neighbour leaves', _up_waits, SIZE // 2)
+
+
+@tap.case("up, without the gate: what comes back on a promised node is told, and nobody waits")
+def up_allowed() -> None:
+    """The control of the two cases before."""
+    with _back_on_promised(SIZE // 2, 'allow') as (_, driver):
+        driver.balloon.queues['deflate'].wait_idle()
 
 
 @tap.case("one-to-many: what came from other host nodes is told as such")

@@ -6,7 +6,7 @@ from typing import Any, Dict, List
 from ballast import tap
 
 from . import nodes
-from .ledger import BOUNDLESS, SMALL, Ledger
+from .ledger import BOUNDLESS, Ledger, limited
 from .nodes import HUGE, MIB, NOISE, PAGE
 
 
@@ -101,35 +101,38 @@ def whole_or_nothing() -> None:
 @tap.case("a claim that moves frees the node it leaves and fills the one it goes to")
 def moved() -> None:
     """Xen's test of claims, in spirit: it blocks the source, then the destination, then neither."""
-    with Ledger(*SMALL) as ledger:
-        ledger.claim('mover', '300M@0')
-        refusal = ledger.refused('other', '200M@0')
+    unit = min(nodes.free(node) for node in nodes.online()) // 5 // MIB
+    one, two, three = (f'{count * unit}M' for count in (1, 2, 3))
+    with Ledger(*limited(4 * unit)) as ledger:
+        ledger.claim('mover', f'{three}@0')
+        refusal = ledger.refused('other', f'{two}@0')
         tap.equal((refusal['reason'], refusal['node'], refusal['missing'], _holders(refusal)),
-                  ('short-node', 0, 100 * MIB, ['mover']), 'refusal at the source')
-        ledger.claim('mover', '300M@1')
-        tap.equal(ledger.refused('other', '200M@1')['node'], 1, 'refusal at the destination')
-        ledger.claim('other', '200M@0')
-        ledger.claim('mover', '200M@1', '100M@2')
-        ledger.claim('other', '200M@1')
-        tap.equal([ledger.node(node)['claimed'] // MIB for node in range(4)], [0, 400, 100, 0], 'claimed')
-        refusal = ledger.refused('mover', '300M@1')
+                  ('short-node', 0, unit * MIB, ['mover']), 'refusal at the source')
+        ledger.claim('mover', f'{three}@1')
+        tap.equal(ledger.refused('other', f'{two}@1')['node'], 1, 'refusal at the destination')
+        ledger.claim('other', f'{two}@0')
+        ledger.claim('mover', f'{two}@1', f'{one}@2')
+        ledger.claim('other', f'{two}@1')
+        tap.equal([ledger.node(node)['claimed'] // MIB // unit for node in range(4)], [0, 4, 1, 0], 'claimed')
+        refusal = ledger.refused('mover', f'{three}@1')
         tap.equal((refusal['node'], sorted(_holders(refusal))), (1, ['mover', 'other']), 'back again')
-        tap.equal(ledger.holds('mover')[1, PAGE]['claimed'], 200 * MIB, 'what it keeps')
+        tap.equal(ledger.holds('mover')[1, PAGE]['claimed'], 2 * unit * MIB, 'what it keeps')
 
 
 @tap.case("a hog on one node is felt there and nowhere else")
 def hogged() -> None:
     """Before the claim: refused.  After it: the promise is shown as broken."""
     with Ledger(*BOUNDLESS) as ledger:
-        most = min(nodes.free(2), nodes.free(3)) - 60 * MIB
-        with nodes.hog(2, 160 * MIB):
+        least = min(nodes.free(2), nodes.free(3))
+        most, size = least * 7 // 8, least // 3
+        with nodes.hog(2, size):
             refusal = ledger.refused('vm', _mib(most, 2))
             tap.equal((refusal['reason'], refusal['node'], _holders(refusal)), ('short-kernel', 2, []), 'refusal')
             assert abs(refusal['missing'] - (most - nodes.free(2))) <= NOISE, refusal
             ledger.claim('vm', _mib(most, 3))
         ledger.claim('vm', _mib(most, 2))
         tap.equal(ledger.node(2)['broken'], 0, 'broken before')
-        with nodes.hog(2, 160 * MIB):
+        with nodes.hog(2, size):
             broken = ledger.node(2)['broken']
             assert broken > 0 and abs(broken - (most - nodes.free(2))) <= NOISE, f'{broken} are broken'
             tap.equal([ledger.node(node)['broken'] for node in (0, 1, 3)], [0, 0, 0], 'elsewhere')

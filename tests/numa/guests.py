@@ -9,7 +9,7 @@ from ballast import paths, tap, virtio
 from ballast.vm import VMLaunchFailure, wait_until
 
 from . import nodes
-from .ledger import SMALL, Ledger
+from .ledger import Ledger
 from .machine import DEVICE, LOW, Guest, Vnode, bound, guest, machine
 from .nodes import HUGE, MIB, NOISE, PAGE
 
@@ -98,22 +98,41 @@ def inherited() -> None:
             tap.equal([hold['claimed'] // MIB for hold in ledger.holds('guest').values()], [64, 32], 'in the ledger')
 
 
+def most_of(node: int) -> int:
+    """MiB: what is free there now has room for it once, but not twice."""
+    return nodes.free(node) * 5 // 8 // MIB
+
+
 @tap.case("the death of a guest gives its nodes back, and not before their memory is")
 def killed() -> None:
-    """SIGKILL, with 256 MiB populated."""
-    with Ledger(*SMALL) as ledger:
+    """SIGKILL, with more than half of the node populated."""
+    with Ledger('--reserve', '0') as ledger:
         before = nodes.free(3)
-        with guest([bound(256, 3, 'prealloc=on'), bound(32, 0)], ledger) as one:
-            assert nodes.free(3) <= before - 256 * MIB + NOISE, 'nothing was allocated'
-            tap.equal(ledger.refused('next', '300M@3')['holders'][0]['name'], 'guest', 'holder')
+        mib = most_of(3)
+        with guest([bound(mib, 3, 'prealloc=on'), bound(32, 0)], ledger) as one:
+            assert nodes.free(3) <= before - mib * MIB + NOISE, 'nothing was allocated'
+            tap.equal(ledger.refused('next', f'{mib}M@3')['holders'][0]['name'], 'guest', 'holder')
             os.kill(one.pid, signal.SIGKILL)
 
             def next_fits() -> bool:
-                return 'error' not in ledger.ask('claim', '--name', 'next', '300M@3')
+                return 'error' not in ledger.ask('claim', '--name', 'next', f'{mib}M@3')
             wait_until(next_fits, 'the capacity of node 3')
             assert nodes.free(3) >= before - NOISE, f'granted with {nodes.free(3)} free, {before} before'
-            tap.equal([ledger.node(node)['claimed'] // MIB for node in range(4)], [0, 0, 0, 300], 'claimed')
+            tap.equal([ledger.node(node)['claimed'] // MIB for node in range(4)], [0, 0, 0, mib], 'claimed')
             one.vm.shutdown(hard=True)
+
+
+@tap.case("memory that is there before the claim is claimed once, not twice")
+def preallocated() -> None:
+    """A node that has room for it once; page by page and from a pool."""
+    mib, pool = most_of(3), 16
+    vnodes = [LOW, bound(mib, 3, 'prealloc=on'), bound(pool, 1, 'prealloc=on,hugetlb=on,hugetlbsize=2M', 'memfd')]
+    with nodes.huge_pages({1: pool * MIB}), Ledger('--reserve', '0') as ledger, guest(vnodes, ledger) as one:
+        left = nodes.free(3) // MIB
+        assert left < mib, f'{left} MiB are free beside {mib} MiB: enough for both'
+        tap.equal(nodes.free_huge(1), 0, "free in the pool")
+        tap.equal(_lines(one.ledger()), {(0, PAGE): 4, (3, PAGE): mib, (1, HUGE): pool}, 'lines')
+        tap.equal((ledger.node(3)['outstanding'] // MIB, ledger.node(3)['broken']), (0, 0), 'still to be allocated')
 
 
 @tap.case("ballooning gives back on the node that a guest node is bound to")

@@ -14,7 +14,11 @@ Where = Tuple[Optional[int], int]       # node or None for any, page size
 
 # More than any node has: what the kernel has free is all that limits a claim.
 BOUNDLESS = [part for node in range(nodes.NEEDED) for part in ('--capacity', f'64G@{node}')]
-SMALL = [part for node in range(nodes.NEEDED) for part in ('--capacity', f'400M@{node}')]
+
+
+def limited(mib: int) -> List[str]:
+    """For `ballast init`: so much on each node."""
+    return [part for node in range(nodes.NEEDED) for part in ('--capacity', f'{mib}M@{node}')]
 
 
 class Ledger(host.Ledger):

@@ -6,6 +6,7 @@ import mmap
 import os
 import re
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Dict, Iterator, List, Sequence
 
@@ -15,6 +16,7 @@ from ballast.vm import wait_until
 MIB = 1 << 20
 PAGE = 4096
 HUGE = 2 * MIB
+GIANT = 1024 * MIB
 NODES = Path('/sys/devices/system/node')
 NEEDED = 4
 NOISE = 12 * MIB        # what the kernel and this program use of a node meanwhile
@@ -44,8 +46,8 @@ def meminfo(node: int) -> Dict[str, int]:
 
 
 def total(node: int) -> int:
-    """Bytes that the node has."""
-    return meminfo(node)['MemTotal']
+    """Bytes that the node has, without pages of 1 GiB: those are what they are from boot on."""
+    return meminfo(node)['MemTotal'] - _pages(node, 'nr', GIANT)
 
 
 def free(node: int) -> int:
@@ -65,13 +67,18 @@ def drop_caches() -> None:
     compact()
 
 
-def _pool(node: int) -> Path:
-    return NODES / f'node{node}/hugepages/hugepages-{HUGE // 1024}kB'
+def _pool(node: int, page: int = HUGE) -> Path:
+    return NODES / f'node{node}/hugepages/hugepages-{page // 1024}kB'
 
 
-def free_huge(node: int) -> int:
-    """Bytes of 2 MiB pages that are free in the node's pool."""
-    return int((_pool(node) / 'free_hugepages').read_text()) * HUGE
+def _pages(node: int, which: str, page: int) -> int:
+    file = _pool(node, page) / f'{which}_hugepages'
+    return int(file.read_text()) * page if file.exists() else 0
+
+
+def free_huge(node: int, page: int = HUGE) -> int:
+    """Bytes of huge pages that are free in the node's pool."""
+    return _pages(node, 'free', page)
 
 
 @contextmanager
@@ -80,12 +87,21 @@ def huge_pages(pools: Dict[int, int]) -> Iterator[None]:
     drop_caches()
     try:
         for node, size in pools.items():
-            (_pool(node) / 'nr_hugepages').write_text(str(size // HUGE))
-            tap.equal(int((_pool(node) / 'nr_hugepages').read_text()) * HUGE, size, f"node {node}'s pool")
+            wait_until(partial(_fill_pool, node, size), f"{size} bytes in node {node}'s pool")
         yield
     finally:
         for node in pools:
             (_pool(node) / 'nr_hugepages').write_text('0')
+
+
+def _fill_pool(node: int, size: int) -> bool:
+    """Memory that is in pieces may need another try."""
+    pages = _pool(node) / 'nr_hugepages'
+    pages.write_text(str(size // HUGE))
+    if int(pages.read_text()) * HUGE == size:
+        return True
+    drop_caches()
+    return False
 
 
 @contextmanager
@@ -103,6 +119,20 @@ def hog(node: int, size: int) -> Iterator[None]:
         before = free(node)
         area.close()
         wait_until(lambda: compact() or free(node) >= before + size - NOISE, "the hog's memory to come back")
+
+
+@contextmanager
+def filled(node: int, left: int) -> Iterator[None]:
+    """No more than this is free on the node: its pool takes most at once, and what is in pieces goes to a hog."""
+    drop_caches()
+    pages = _pool(node) / 'nr_hugepages'
+    before = pages.read_text()
+    try:
+        pages.write_text(str(int(before) + max(0, free(node) - left) // HUGE))
+        with hog(node, max(PAGE, free(node) - left)):
+            yield
+    finally:
+        pages.write_text(before)
 
 
 @contextmanager

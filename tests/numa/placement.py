@@ -16,29 +16,24 @@ from functools import lru_cache
 from typing import Any, Dict, List
 
 from ballast import deny, paths, tap
+from ballast.vm import wait_until
 
 from . import nodes
+from .ledger import Ledger
 from .machine import LOW, Guest, Vnode, bound, guest
-from .nodes import HUGE, MIB, PAGE
+from .nodes import GIANT, HUGE, MIB, PAGE
 
 ALL = 65536             # pages
 SLACK = 1.5             # times the error that an answer tells, which is two sigmas
 
 BIND, INTERLEAVE, OVERFLOW, THP, POOL, SPLIT_POOL, MEMFD, FILE, UNTOUCHED = range(1, 10)
 ZOO = [LOW, bound(24, 1), Vnode(24, 'host-nodes=0,host-nodes=2,policy=interleave'),
-       Vnode(64, 'host-nodes=3,policy=preferred'), bound(24, 2),
+       Vnode(64, 'host-nodes=2,policy=preferred'), bound(24, 2),
        bound(16, 1, 'hugetlb=on,hugetlbsize=2M', 'memfd'),
        Vnode(16, 'hugetlb=on,hugetlbsize=2M,host-nodes=0,host-nodes=3,policy=interleave', 'memfd'),
        bound(24, 2, 'share=on', 'memfd'), bound(24, 3, 'share=on,mem-path=/dev/shm', 'file'), bound(16, 0)]
 POOLS = {0: 8 * MIB, 1: 16 * MIB, 3: 8 * MIB}
-LEFT = 40 * MIB         # free on node 3 while memory that prefers it is touched
-
-
-def _touch_preferred(one: Guest) -> None:
-    """A hugetlb pool takes all but a little of the node, at once; the rest must go elsewhere."""
-    pool = POOLS[3] + (nodes.free(3) - LEFT) // HUGE * HUGE
-    with nodes.huge_pages({3: pool}):
-        one.touch(OVERFLOW)
+LEFT = 40 * MIB         # free on node 2 while memory that prefers it is touched
 
 
 @lru_cache(maxsize=None)
@@ -56,7 +51,8 @@ def zoo() -> Guest:
         one.touch(THP, 20, 2)
     for vnode in (POOL, SPLIT_POOL):
         one.touch(vnode)
-    _touch_preferred(one)
+    with nodes.filled(2, LEFT):
+        one.touch(OVERFLOW)
     return one
 
 
@@ -123,12 +119,12 @@ def overflow() -> None:
     one = zoo()
     truth = one.truth(OVERFLOW)
     tap.note(f'by the kernel {truth}')
-    assert 3 in truth and len(truth) > 1, truth
+    assert 2 in truth and len(truth) > 1, truth
     tap.equal(sum(truth.values()), 64 * MIB, 'populated')
     _check_equal(one, OVERFLOW)
     _check_near(one, OVERFLOW)
     found = _backend(one.placement(), OVERFLOW)
-    tap.equal((found['policy'], found['host-nodes']), ('preferred', [3]), 'policy')
+    tap.equal((found['policy'], found['host-nodes']), ('preferred', [2]), 'policy')
 
 
 @tap.case("transparent huge pages, in a part of a backend")
@@ -238,6 +234,59 @@ def forbidden() -> None:
             _equal(one, vnode, answer)
 
 
+PAIR = [LOW, Vnode(2 * GIANT // MIB, 'hugetlb=on,hugetlbsize=1G,host-nodes=3,policy=bind', 'memfd')]
+
+
+def _need_giant() -> None:
+    nodes.need_nodes()
+    tap.need(nodes.free_huge(3, GIANT) >= 2 * GIANT, 'two free pages of 1 GiB on node 3 (numahost.host: giant=2)')
+
+
+def _second(one: Guest) -> None:
+    """The second of two pages is written, a little; the kernel has it on node 3 then, as a whole."""
+    one.touch(1, 1, GIANT // MIB)
+    tap.equal(one.truth(1), {3: GIANT}, "the kernel's word")
+    tap.equal(nodes.free_huge(3, GIANT), GIANT, 'free in the pool')
+
+
+@tap.case("pages of 1 GiB: one there, one absent, by a sample and exactly; they are a class of the claim")
+def giant() -> None:
+    """Told as such; an answer in pages of 4 KiB would be 512 or 262,144 times too small."""
+    _need_giant()
+    with Ledger('--reserve', '0') as ledger, guest(PAIR, ledger, plugin={'claim': 'auto'}) as one:
+        _check_equal(one, 1)
+        tap.equal(nodes.free_huge(3, GIANT), 2 * GIANT, 'free in the pool after asking')
+        _second(one)
+        _check_equal(one, 1)
+        for answer in (one.placement(), one.exact()):
+            found = _backend(answer, 1)
+            tap.equal((_by_node(found), found['absent'], found['page-size']), ({3: GIANT}, GIANT, GIANT),
+                      answer['mode'])
+        tap.equal(_by_node(_mapping(one, 1)), {3: GIANT}, 'from outside')
+        held = ledger.holds('guest')[3, GIANT]
+        tap.equal((held['claimed'], ledger.node(3, GIANT)['capacity']), (2 * GIANT, 2 * GIANT), 'claimed')
+        wait_until(lambda: ledger.holds('guest')[3, GIANT]['resident'] == GIANT, 'a sample of the resident memory')
+
+
+@tap.case("pages of 1 GiB where move_pages is forbidden: numa_maps tells the same")
+def giant_forbidden() -> None:
+    """numa_maps counts in kernelpagesize_kB."""
+    _need_giant()
+    with guest(PAIR, wrapper=[sys.executable, deny.__file__, str(deny.MOVE_PAGES)]) as one:
+        _second(one)
+        answer = one.placement()
+        tap.equal((answer['method'], _backend(answer, 1)['page-size']), ('numa-maps', GIANT), 'method, page size')
+        _equal(one, 1, answer)
+
+
+def _mapping(one: Guest, vnode: int) -> Dict[str, Any]:
+    """Of a guest node's backend, as `ballast placement` sees it from outside."""
+    address = one.host_address[vnode]
+    (found,) = [part for part in _command('--pid', str(one.pid), '--exact')['mappings']
+                if part['start'] <= address < part['start'] + part['size']]
+    return dict(found)
+
+
 def _command(*args: str) -> Dict[str, Any]:
     done = subprocess.run([paths.CLI, 'placement', '--json', *args], check=True, capture_output=True, text=True,
                           timeout=120)
@@ -256,9 +305,7 @@ def command() -> None:
         tap.equal(told['vnodes'][1:], other.placement(mode='exact')['vnodes'][1:], 'over QMP')
         tap.equal({node: size for vnode in told['vnodes'][1:] for node, size in _by_node(vnode).items()},
                   {1: 24 * MIB, 2: 10 * MIB}, 'by node')
-        mappings = _command('--pid', str(other.pid), '--exact')['mappings']
         for vnode in (1, 2):
-            address = other.host_address[vnode]
-            (found,) = [one for one in mappings if one['start'] <= address < one['start'] + one['size']]
+            found = _mapping(other, vnode)
             tap.equal(_by_node(found), nodes.where(other.pid, found['start'], found['size']), 'mapping')
             assert _by_node(found)[vnode] >= _by_node(told['vnodes'][vnode])[vnode], f'{found}: guest node {vnode}'

@@ -5,7 +5,7 @@
  *   plan       the command line's backends and the machine's RAM, summed by
  *              host node and page size: one claim, all or nothing
  *   backend    takes its part out of the plan, or stakes it now (object-add)
- *   block      carries its part until it is freed (claim.c)
+ *   block      carries its part until it is freed (claim-blocks.c)
  *   deferred   reserve=off: its part is what a virtio-mem device may plug
  *
  * A part is staked before the first byte is allocated, and given back if the
@@ -13,6 +13,7 @@
  * participant, as at any other instruction.
  */
 #include "qemu/osdep.h"
+#include <linux/magic.h>
 #include <sys/vfs.h>
 #include "ballast/ledger.h"
 #include "hw/boards.h"
@@ -31,7 +32,6 @@
 #include "system/system.h"
 #include "trace-hw_virtio_ballast.h"
 
-#define HUGETLBFS_SUPER_MAGIC 0x958458f6
 #define DEFERRED_INTERVAL_MS 2000
 
 static struct {
@@ -58,7 +58,7 @@ static uint64_t path_page_bytes(const char *path)
         /* The backend will say what is wrong with the path. */
         return qemu_real_host_page_size();
     }
-    return fs.f_type == HUGETLBFS_SUPER_MAGIC ? fs.f_bsize :
+    return fs.f_type == HUGETLBFS_MAGIC ? fs.f_bsize :
            qemu_real_host_page_size();
 }
 

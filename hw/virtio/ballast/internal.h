@@ -368,6 +368,56 @@ void ballast_mems_each(const BallastBalloon *b,
                        void (*tell)(uint32_t vnode, uint64_t bytes,
                                     void *opaque), void *opaque);
 
+/**
+ * ballast_request_left_pages() - what of a request is still to come
+ * @b: device with a request
+ */
+uint64_t ballast_request_left_pages(const BallastBalloon *b);
+
+/**
+ * ballast_request_tell() - what came of a request so far
+ * @b: device with a request
+ *
+ * Return: owned by the caller.
+ */
+BalloonNodeRequest *ballast_request_tell(const BallastBalloon *b);
+
+/**
+ * ballast_request_ask_first() - publish the first targets of a request
+ * @b: device with a request that is active
+ *
+ * Return: true if there was something to ask for.
+ */
+bool ballast_request_ask_first(BallastBalloon *b);
+
+/** ballast_request_ask_next() - the same, after a round has ended */
+bool ballast_request_ask_next(BallastBalloon *b);
+
+/**
+ * ballast_candidates_find() - guest nodes that can serve the request
+ * @b: device; the request's @candidates, @pure, @bound and @can_pages, and its
+ *     virtio-mem devices, are filled in
+ */
+void ballast_candidates_find(BallastBalloon *b);
+
+/** ballast_candidates_any() - did they find anything? */
+bool ballast_candidates_any(const BallastNodeRequest *r);
+
+/** ballast_host_has_node() - a node number that a user gave */
+bool ballast_host_has_node(uint32_t node);
+
+/**
+ * ballast_host_free_bytes() - free, or page cache: what a policy that binds
+ * could still get
+ * @node: host node
+ *
+ * Return: bytes; UINT64_MAX if the kernel does not tell.
+ */
+uint64_t ballast_host_free_bytes(uint32_t node);
+
+/** ballast_node_device() - the device, or NULL */
+BallastBalloon *ballast_node_device(void);
+
 /** ballast_request_init() - at realize */
 void ballast_request_init(BallastBalloon *b);
 

@@ -19,344 +19,16 @@
  * the request: host nodes are other nodes there.
  */
 #include "qemu/osdep.h"
-#include "hw/virtio/ballast/placement.h"
 #include "internal.h"
 #include "migration/misc.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-ballast.h"
 #include "qapi/qapi-events-ballast.h"
-#include "qemu/units.h"
 #include "system/runstate.h"
 #include "trace-hw_virtio_ballast.h"
 
-#define MAX_ROUNDS 16
 #define TIMEOUT_S 60
 #define TIMEOUT_MAX_S 86400
-/* Shares are whole huge pages, as long as there is a choice. */
-#define SHARE_PAGES 512
-/* A guest node with so much of what it has on a host node is "on" it. */
-#define PURE_PERCENT 90
-
-#define NODES_DIR "/sys/devices/system/node/"
-
-/* What came of it ------------------------------------------------------ */
-
-static uint64_t sum_in_pages(const BallastNode *nodes)
-{
-    uint64_t pages = 0;
-    unsigned i;
-
-    for (i = 0; i <= BALLAST_NODES_MAX; i++) {
-        pages += nodes[i].in_pages;
-    }
-    return pages;
-}
-
-/* Pages that went the asked way since the beginning, all in all. */
-static uint64_t moved_pages(const BallastBalloon *b)
-{
-    const BallastNodeRequest *r = &b->nodes.request;
-    uint64_t before = sum_in_pages(r->start);
-    uint64_t now = sum_in_pages(b->nodes.node);
-    uint64_t from = r->up ? now : before, to = r->up ? before : now;
-
-    return to - MIN(from, to) +
-           ballast_mems_moved_bytes(b) / BALLAST_PAGE_BYTES;
-}
-
-static uint64_t left_pages(const BallastBalloon *b)
-{
-    uint64_t wanted = b->nodes.request.wanted_pages;
-
-    return wanted - MIN(wanted, moved_pages(b));
-}
-
-/* A negative @node: none that could be told. */
-static void add_part(BalloonNodePartList ***tail, unsigned entry, int node,
-                     uint64_t bytes, BalloonNodeServer by)
-{
-    BalloonNodePart *part;
-
-    if (bytes) {
-        part = g_new0(BalloonNodePart, 1);
-        part->guest_node = entry;
-        part->has_host_node = node >= 0;
-        part->host_node = MAX(node, 0);
-        part->bytes = bytes;
-        part->by = by;
-        QAPI_LIST_APPEND(*tail, part);
-    }
-}
-
-static void tell_down(const BallastBalloon *b, unsigned entry,
-                      BalloonNodeRequest *out, BalloonNodePartList ***tail)
-{
-    const BallastNodeRequest *r = &b->nodes.request;
-    const BallastNode *now = &b->nodes.node[entry];
-    const BallastNode *was = &r->start[entry];
-    uint64_t absent = now->absent_bytes - was->absent_bytes, bytes;
-    unsigned node;
-
-    for (node = 0; node < MAX_NODES; node++) {
-        bytes = now->from_bytes[node] - was->from_bytes[node];
-        add_part(tail, entry, node, bytes, BALLOON_NODE_SERVER_BALLOON);
-        if (node == r->host_node) {
-            out->got += bytes;
-        } else {
-            out->other += bytes;
-        }
-    }
-    if (r->bound & (1U << entry)) {
-        out->got += absent;
-    }
-    add_part(tail, entry, -1, absent + now->unseen_bytes - was->unseen_bytes,
-             BALLOON_NODE_SERVER_BALLOON);
-}
-
-static void tell_up(const BallastBalloon *b, unsigned entry,
-                    BalloonNodeRequest *out, BalloonNodePartList ***tail)
-{
-    const BallastNodeRequest *r = &b->nodes.request;
-    const BallastNode *now = &b->nodes.node[entry];
-    const BallastNode *was = &r->start[entry];
-    uint64_t placed = now->placed_bytes - was->placed_bytes;
-    uint64_t other = now->back_bytes - was->back_bytes - placed;
-
-    add_part(tail, entry, r->host_node, placed, BALLOON_NODE_SERVER_BALLOON);
-    add_part(tail, entry, -1, other, BALLOON_NODE_SERVER_BALLOON);
-    out->got += placed;
-    out->other += other;
-}
-
-typedef struct TellMems {
-    BalloonNodeRequest *out;
-    BalloonNodePartList **tail;
-} TellMems;
-
-static void tell_mem(uint32_t vnode, uint64_t bytes, void *opaque)
-{
-    TellMems *t = opaque;
-
-    add_part(&t->tail, vnode, t->out->host_node, bytes,
-             BALLOON_NODE_SERVER_VIRTIO_MEM);
-    t->out->got += bytes;
-}
-
-static BalloonNodeRequest *tell_request(const BallastBalloon *b)
-{
-    const BallastNodeRequest *r = &b->nodes.request;
-    BalloonNodeRequest *out = g_new0(BalloonNodeRequest, 1);
-    BalloonNodePartList **tail = &out->parts;
-    TellMems mems = { .out = out };
-    unsigned entry;
-
-    out->request = r->number;
-    out->host_node = r->host_node;
-    out->direction = r->up ? BALLOON_NODE_DIRECTION_UP :
-                     BALLOON_NODE_DIRECTION_DOWN;
-    out->exact = r->exact;
-    out->bytes = r->wanted_pages * BALLAST_PAGE_BYTES;
-    for (entry = 0; entry <= BALLAST_NODES_MAX; entry++) {
-        if (r->up) {
-            tell_up(b, entry, out, &tail);
-        } else {
-            tell_down(b, entry, out, &tail);
-        }
-    }
-    mems.tail = tail;
-    ballast_mems_each(b, tell_mem, &mems);
-    /* A guest can move the same pages there and back at will. */
-    out->got = MIN(out->got, moved_pages(b) * BALLAST_PAGE_BYTES);
-    out->shortfall = out->bytes - MIN(out->bytes, out->got);
-    return out;
-}
-
-/* Rounds --------------------------------------------------------------- */
-
-static uint32_t driver_pages(const BallastBalloon *b)
-{
-    uint64_t sum = 0;
-    unsigned i;
-
-    for (i = 0; i < b->nodes.nr; i++) {
-        sum += b->nodes.node[i].actual_pages;
-    }
-    return MIN(MAX(sum, b->parent_obj.actual), UINT32_MAX);
-}
-
-/* Has the driver given all it was asked for, so that it may have more? */
-static bool is_dry(const BallastBalloon *b, unsigned entry)
-{
-    const BallastNode *node = &b->nodes.node[entry];
-
-    return node->target_pages != BALLAST_NO_TARGET &&
-           node->actual_pages < node->target_pages;
-}
-
-/*
- * Deal @pages to nodes by what each has (@can); what was dealt is taken off
- * @can and added to @share.  Returns how much was dealt.
- */
-static uint64_t deal(uint64_t pages, uint32_t mask, uint64_t *can,
-                     uint64_t *share)
-{
-    uint64_t all = 0, left, part;
-    unsigned i;
-
-    for (i = 0; i < BALLAST_NODES_MAX; i++) {
-        all += mask & (1U << i) ? can[i] : 0;
-    }
-    pages = MIN(pages, all);
-    left = pages;
-    for (i = 0; all && i < BALLAST_NODES_MAX; i++) {
-        if (mask & (1U << i)) {
-            part = ROUND_DOWN((__uint128_t)pages * can[i] / all,
-                              SHARE_PAGES);
-            share[i] += part;
-            can[i] -= part;
-            left -= part;
-        }
-    }
-    for (i = 0; left && i < BALLAST_NODES_MAX; i++) {
-        if (mask & (1U << i)) {
-            part = MIN(left, can[i]);
-            share[i] += part;
-            can[i] -= part;
-            left -= part;
-        }
-    }
-    return pages;
-}
-
-static void set_target(BallastBalloon *b, unsigned entry, uint64_t pages)
-{
-    b->nodes.node[entry].target_pages = MIN(pages, BALLAST_NO_TARGET - 1);
-    b->nodes.exact_mask |= 1U << entry;
-}
-
-static uint32_t total(uint64_t pages)
-{
-    return MIN(pages, UINT32_MAX);
-}
-
-/* Ask candidates that are not dry; true if there was something to ask. */
-static bool ask_candidates(BallastBalloon *b)
-{
-    BallastNodeRequest *r = &b->nodes.request;
-    uint64_t share[BALLAST_NODES_MAX] = {}, left = left_pages(b), dealt;
-    uint32_t mask = r->candidates;
-    unsigned i;
-
-    for (i = 0; i < b->nodes.nr; i++) {
-        if (is_dry(b, i)) {
-            mask &= ~(1U << i);
-        }
-    }
-    dealt = deal(left, mask & r->pure, r->can_pages, share);
-    dealt += deal(left - dealt, mask & ~r->pure, r->can_pages, share);
-    if (!dealt) {
-        return false;
-    }
-    ballast_nodes_withdraw(b);
-    for (i = 0; i < b->nodes.nr; i++) {
-        if (r->candidates & (1U << i)) {
-            set_target(b, i, b->nodes.node[i].actual_pages + share[i]);
-        }
-    }
-    ballast_nodes_publish(b, total(driver_pages(b) + dealt));
-    return true;
-}
-
-/* The candidates are dry: the rest may come from anywhere. */
-static bool ask_anybody(BallastBalloon *b)
-{
-    BallastNodeRequest *r = &b->nodes.request;
-
-    if (r->exact || r->last || !left_pages(b)) {
-        return false;
-    }
-    r->last = true;
-    ballast_nodes_withdraw(b);
-    ballast_nodes_publish(b, total(driver_pages(b) + left_pages(b)));
-    return true;
-}
-
-/* virtio-mem devices of the node have their turn once. */
-static bool ask_mems(BallastBalloon *b)
-{
-    BallastNodeRequest *r = &b->nodes.request;
-
-    if (!r->virtio_mem || r->mems_done) {
-        return false;
-    }
-    r->mems_done = true;
-    return ballast_mems_ask(b, left_pages(b) * BALLAST_PAGE_BYTES);
-}
-
-static bool ask_down(BallastBalloon *b)
-{
-    return b->nodes.request.round++ < MAX_ROUNDS &&
-           ((!b->nodes.request.last && ask_candidates(b)) || ask_mems(b) ||
-            ask_anybody(b));
-}
-
-/* Give back, first of the candidates; false if there is nothing. */
-static bool ask_up(BallastBalloon *b)
-{
-    BallastNodeRequest *r = &b->nodes.request;
-    uint64_t share[BALLAST_NODES_MAX] = {}, can[BALLAST_NODES_MAX] = {}, dealt;
-    unsigned i;
-
-    for (i = 0; i < b->nodes.nr; i++) {
-        can[i] = MIN(b->nodes.node[i].actual_pages, b->nodes.node[i].in_pages);
-    }
-    dealt = deal(r->wanted_pages, r->candidates, can, share);
-    if (!r->exact) {
-        dealt += deal(r->wanted_pages - dealt, ~r->candidates, can, share);
-    }
-    if (!dealt) {
-        return false;
-    }
-    ballast_nodes_withdraw(b);
-    for (i = 0; i < b->nodes.nr; i++) {
-        if (share[i]) {
-            set_target(b, i, b->nodes.node[i].actual_pages - share[i]);
-        }
-    }
-    ballast_nodes_publish(b, driver_pages(b) - MIN(dealt, driver_pages(b)));
-    return true;
-}
-
-static bool ask_plainly(BallastBalloon *b)
-{
-    BallastNodeRequest *r = &b->nodes.request;
-    uint64_t actual = b->parent_obj.actual;
-
-    if (r->up && !actual) {
-        return false;
-    }
-    ballast_nodes_withdraw(b);
-    ballast_nodes_publish(b, r->up ? actual - MIN(actual, r->wanted_pages) :
-                          total(actual + r->wanted_pages));
-    return true;
-}
-
-static bool ask_first(BallastBalloon *b)
-{
-    const BallastNodeRequest *r = &b->nodes.request;
-
-    if (!r->by_driver) {
-        return (!r->exact && ask_plainly(b)) || ask_mems(b);
-    }
-    return r->up ? ask_up(b) || ask_mems(b) : ask_down(b);
-}
-
-static bool ask_next(BallastBalloon *b)
-{
-    const BallastNodeRequest *r = &b->nodes.request;
-
-    return r->by_driver && !r->up ? ask_down(b) : ask_mems(b);
-}
 
 /* Its end -------------------------------------------------------------- */
 
@@ -379,7 +51,7 @@ void ballast_request_end(BallastBalloon *b, BalloonNodeStatus status)
     if (!r->active) {
         return;
     }
-    told = tell_request(b);
+    told = ballast_request_tell(b);
     if (status == BALLOON_NODE_STATUS_REACHED && told->shortfall) {
         status = BALLOON_NODE_STATUS_SHORT;
     }
@@ -411,7 +83,7 @@ void ballast_request_step(BallastBalloon *b)
                 b->parent_obj.actual == b->nodes.num_pages;
 
     ballast_nodes_follow(b);
-    if (r->active && !r->mems_asked && done && !ask_next(b)) {
+    if (r->active && !r->mems_asked && done && !ballast_request_ask_next(b)) {
         ballast_request_end(b, BALLOON_NODE_STATUS_REACHED);
     }
 }
@@ -423,7 +95,7 @@ static void request_look(void *opaque)
     ballast_nodes_follow(b);
     if (b->nodes.request.active && !ballast_mems_busy(b)) {
         b->nodes.request.mems_asked = 0;
-        if (!ask_next(b)) {
+        if (!ballast_request_ask_next(b)) {
             ballast_request_end(b, BALLOON_NODE_STATUS_REACHED);
         }
     }
@@ -464,145 +136,7 @@ void ballast_request_destroy(BallastBalloon *b)
     g_clear_pointer(&b->nodes.request.look, timer_free);
 }
 
-/* Its beginning: from a host node to guest nodes ------------------------- */
-
-static bool host_has_node(uint32_t node)
-{
-    g_autofree char *path = g_strdup_printf(NODES_DIR "node%" PRIu32, node);
-
-    return node < MAX_NODES &&
-           (g_file_test(path, G_FILE_TEST_IS_DIR) ||
-            (node == 0 && !g_file_test(NODES_DIR, G_FILE_TEST_IS_DIR)));
-}
-
-/* Is there memory on one node only, so that it can be nowhere else? */
-static bool host_is_one_node(void)
-{
-    g_autofree char *nodes = NULL;
-
-    return !g_file_get_contents(NODES_DIR "has_memory", &nodes, NULL, NULL) ||
-           !strpbrk(nodes, ",-");
-}
-
-/* Free, or page cache: what a policy that binds could still get. */
-static uint64_t node_free_bytes(uint32_t node)
-{
-    static const char *const names[] = {
-        "MemFree:", "Active(file):", "Inactive(file):",
-    };
-    g_autofree char *path = g_strdup_printf(NODES_DIR "node%" PRIu32
-                                            "/meminfo", node);
-    g_autofree char *text = NULL;
-    uint64_t kib = 0;
-    unsigned i;
-
-    if (!g_file_get_contents(path, &text, NULL, NULL)) {
-        return UINT64_MAX;
-    }
-    for (i = 0; i < ARRAY_SIZE(names); i++) {
-        char *at = strstr(text, names[i]);
-
-        kib += at ? g_ascii_strtoull(at + strlen(names[i]), NULL, 10) : 0;
-    }
-    return kib * KiB;
-}
-
-static bool list_has(const uint32List *list, uint32_t value)
-{
-    for (; list; list = list->next) {
-        if (list->value == value) {
-            return true;
-        }
-    }
-    return false;
-}
-
-bool ballast_backend_is_bound(const MemoryPlacementBackend *backend,
-                              uint32_t host_node)
-{
-    return host_is_one_node() ||
-           (!g_strcmp0(backend->policy, "bind") && backend->host_nodes &&
-            !backend->host_nodes->next &&
-            backend->host_nodes->value == host_node);
-}
-
-/* Can the memory of a guest node be on this host node only? */
-static bool vnode_is_bound(const MemoryPlacement *p, uint32_t vnode,
-                           uint32_t host_node)
-{
-    const MemoryPlacementBackendList *it;
-    bool any = false;
-
-    for (it = p->backends; it; it = it->next) {
-        const MemoryPlacementBackend *backend = it->value;
-
-        if (!list_has(backend->guest_nodes, vnode)) {
-            continue;
-        }
-        any = true;
-        if (!ballast_backend_is_bound(backend, host_node)) {
-            return false;
-        }
-    }
-    return any;
-}
-
-static void judge_vnode(BallastBalloon *b, const MemoryPlacement *p,
-                        const MemoryPlacementVnode *v)
-{
-    BallastNodeRequest *r = &b->nodes.request;
-    uint64_t here = 0, all = 0, absent;
-    const BallastNode *node = &b->nodes.node[v->node];
-    const MemoryPlacementNodeList *it;
-    uint32_t bit = 1U << v->node;
-
-    for (it = v->nodes; it; it = it->next) {
-        all += it->value->bytes;
-        here += it->value->node == r->host_node ? it->value->bytes : 0;
-    }
-    if (vnode_is_bound(p, v->node, r->host_node)) {
-        absent = v->absent - MIN(v->absent,
-                                 node->in_pages * BALLAST_PAGE_BYTES);
-        r->bound |= bit;
-        here += absent;
-        all += absent;
-    }
-    r->can_pages[v->node] = here / BALLAST_PAGE_BYTES;
-    if (here || r->bound & bit ||
-        (r->up && node->from_bytes[r->host_node])) {
-        r->candidates |= bit;
-    }
-    if (here && here >= all / 100 * PURE_PERCENT) {
-        r->pure |= bit;
-    }
-}
-
-static void find_candidates(BallastBalloon *b)
-{
-    g_autoptr(MemoryPlacement) p = ballast_placement(BALLAST_SAMPLES_DEFAULT);
-    MemoryPlacementVnodeList *it;
-
-    for (it = p->vnodes; it; it = it->next) {
-        if (it->value->node < b->nodes.nr) {
-            judge_vnode(b, p, it->value);
-        }
-    }
-    if (b->nodes.request.virtio_mem) {
-        ballast_mems_find(b, p);
-    }
-}
-
-static bool has_something(const BallastNodeRequest *r)
-{
-    unsigned i;
-
-    for (i = 0; i < BALLAST_NODES_MAX; i++) {
-        if (r->candidates & (1U << i) && (r->up || r->can_pages[i])) {
-            return true;
-        }
-    }
-    return r->mems && r->mems->len;
-}
+/* Its beginning ---------------------------------------------------------- */
 
 static bool check_device(BallastBalloon *b, Error **errp)
 {
@@ -622,7 +156,7 @@ static bool check_arguments(BallastBalloon *b, uint32_t host_node,
                             uint64_t bytes, bool up, bool exact,
                             bool virtio_mem, uint32_t timeout, Error **errp)
 {
-    if (!host_has_node(host_node)) {
+    if (!ballast_host_has_node(host_node)) {
         error_setg(errp, "host-node is %" PRIu32 ", which this host has not",
                    host_node);
     } else if (!bytes || bytes > UINT32_MAX * BALLAST_PAGE_BYTES) {
@@ -631,10 +165,10 @@ static bool check_arguments(BallastBalloon *b, uint32_t host_node,
     } else if (!timeout || timeout > TIMEOUT_MAX_S) {
         error_setg(errp, "timeout is %" PRIu32 "; allowed: 1 to %d seconds",
                    timeout, TIMEOUT_MAX_S);
-    } else if (up && exact && bytes > node_free_bytes(host_node)) {
+    } else if (up && exact && bytes > ballast_host_free_bytes(host_node)) {
         error_setg(errp, "host node %" PRIu32 " has only %" PRIu64 " bytes "
                    "left, and exact=true would bind %" PRIu64 " to it",
-                   host_node, node_free_bytes(host_node), bytes);
+                   host_node, ballast_host_free_bytes(host_node), bytes);
     } else if (exact && !virtio_mem && !ballast_nodes_on(b)) {
         error_setg(errp, "the guest's driver does not know guest nodes, so "
                    "that exact=true cannot be done (exact=false is plain "
@@ -658,14 +192,14 @@ static void request_make(BallastBalloon *b, uint32_t host_node, uint64_t bytes,
         .by_driver = ballast_nodes_on(b),
         .wanted_pages = DIV_ROUND_UP(bytes, BALLAST_PAGE_BYTES),
     };
-    find_candidates(b);
+    ballast_candidates_find(b);
 }
 
 static bool request_start(BallastBalloon *b, uint32_t timeout_s, Error **errp)
 {
     BallastNodeRequest *r = &b->nodes.request;
 
-    if (!has_something(r)) {
+    if (!ballast_candidates_any(r)) {
         ballast_mems_free(b);
         error_setg(errp, "the guest has no memory on host node %" PRIu32,
                    r->host_node);
@@ -676,7 +210,7 @@ static bool request_start(BallastBalloon *b, uint32_t timeout_s, Error **errp)
     r->number++;
     timer_mod(r->limit, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) +
               timeout_s * 1000LL);
-    if (!ask_first(b)) {
+    if (!ballast_request_ask_first(b)) {
         request_clear(b);
         r->number--;
         error_setg(errp, r->up ?
@@ -689,7 +223,7 @@ static bool request_start(BallastBalloon *b, uint32_t timeout_s, Error **errp)
     return true;
 }
 
-static BallastBalloon *find_device(void)
+BallastBalloon *ballast_node_device(void)
 {
     return (BallastBalloon *)object_resolve_path_type("", TYPE_BALLAST_BALLOON,
                                                       NULL);
@@ -703,7 +237,7 @@ BalloonNodeStart *qmp_balloon_node(uint32_t host_node, uint64_t bytes,
                                    bool has_timeout, uint32_t timeout,
                                    Error **errp)
 {
-    BallastBalloon *b = find_device();
+    BallastBalloon *b = ballast_node_device();
     BalloonNodeStart *out;
     bool up = has_direction && direction == BALLOON_NODE_DIRECTION_UP;
     bool was_active;
@@ -743,72 +277,11 @@ BalloonNodeStart *qmp_balloon_node(uint32_t host_node, uint64_t bytes,
 
 void qmp_balloon_node_cancel(Error **errp)
 {
-    BallastBalloon *b = find_device();
+    BallastBalloon *b = ballast_node_device();
 
     if (!b || !b->nodes.request.active) {
         error_setg(errp, "there is no request of balloon-node");
         return;
     }
     ballast_request_end(b, BALLOON_NODE_STATUS_CANCELLED);
-}
-
-/* query-balloon-node ----------------------------------------------------- */
-
-static BalloonNodeVnode *tell_vnode(const BallastBalloon *b, unsigned entry)
-{
-    const BallastNode *node = &b->nodes.node[entry];
-    BalloonNodeVnode *out = g_new0(BalloonNodeVnode, 1);
-    MemoryPlacementNodeList **tail = &out->from;
-    unsigned i;
-
-    out->has_node = entry < BALLAST_NODES_MAX;
-    out->node = out->has_node ? entry : 0;
-    out->ballooned = node->in_pages * BALLAST_PAGE_BYTES;
-    out->said = node->actual_pages * BALLAST_PAGE_BYTES;
-    out->has_target = node->target_pages != BALLAST_NO_TARGET;
-    out->target = out->has_target ? node->target_pages * BALLAST_PAGE_BYTES : 0;
-    out->absent = node->absent_bytes;
-    out->unseen = node->unseen_bytes;
-    out->back = node->back_bytes;
-    for (i = 0; i < MAX_NODES; i++) {
-        if (node->from_bytes[i]) {
-            MemoryPlacementNode *from = g_new0(MemoryPlacementNode, 1);
-
-            from->node = i;
-            from->bytes = node->from_bytes[i];
-            QAPI_LIST_APPEND(tail, from);
-        }
-    }
-    return out;
-}
-
-BalloonNodeInfo *qmp_query_balloon_node(Error **errp)
-{
-    BallastBalloon *b = find_device();
-    BalloonNodeVnodeList **tail;
-    BalloonNodeInfo *out;
-    unsigned i;
-
-    if (!b) {
-        error_setg(errp, "there is no virtio-balloon-ledger device");
-        return NULL;
-    }
-    out = g_new0(BalloonNodeInfo, 1);
-    out->driver = ballast_nodes_on(b);
-    out->seq = b->nodes.seq;
-    out->done_seq = b->nodes.done_seq;
-    out->bad = b->bad_pages;
-    out->placed = ballast_placed_bytes(b);
-    out->unplaced = b->nodes.unplaced_bytes;
-    tail = &out->vnodes;
-    for (i = 0; i < b->nodes.nr; i++) {
-        QAPI_LIST_APPEND(tail, tell_vnode(b, i));
-    }
-    if (ballast_vnode_count() > BALLAST_NODES_MAX) {
-        QAPI_LIST_APPEND(tail, tell_vnode(b, BALLAST_NODES_MAX));
-    }
-    if (b->nodes.request.active) {
-        out->request = tell_request(b);
-    }
-    return out;
 }

@@ -5,6 +5,8 @@
  * move_pages(2) without target nodes tells the node of each page, changes
  * nothing, and lets go of the mmap lock every few pages: other threads wait
  * for microseconds, where numa_maps makes them wait for tens of milliseconds.
+ * One that wants it for writing may fail to get it between the pages, though,
+ * so we stay away from it for a while when somebody else seems to want it.
  *
  * An exact look asks PAGEMAP_SCAN first what there is: a transparent huge
  * page needs one address instead of 512, what is absent needs none.  Between
@@ -18,12 +20,20 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hw/virtio/ballast/pagenode.h"
 
+/*
+ * Addresses of one call.  Samples are waited for with QEMU's big lock held, so
+ * they have few calls, between which they give way; exact looks have time.
+ */
 #define BATCH 512
+#define EXACT_BATCH 128
+#define PAUSE_NS 200000
 #define RUNS 512
 
 /*
@@ -87,6 +97,23 @@ static int kernel_runs(const struct ballast_eyes *eyes, uint64_t start,
     return nr;
 }
 
+/* A wait for the mmap lock is one, and this thread has few others. */
+static uint64_t kernel_waits(const struct ballast_eyes *eyes)
+{
+    struct rusage usage;
+
+    (void)eyes;
+    return getrusage(RUSAGE_THREAD, &usage) ? 0 : usage.ru_nvcsw;
+}
+
+static void kernel_pause(const struct ballast_eyes *eyes)
+{
+    struct timespec time = { .tv_nsec = PAUSE_NS };
+
+    (void)eyes;
+    nanosleep(&time, NULL);
+}
+
 /* Asked for once: it never changes. */
 static uint64_t transparent_huge_bytes(void)
 {
@@ -112,6 +139,8 @@ void ballast_eyes_init(struct ballast_eyes *eyes, pid_t pid)
 {
     memset(eyes, 0, sizeof(*eyes));
     eyes->nodes = kernel_nodes;
+    eyes->waits = kernel_waits;
+    eyes->pause = kernel_pause;
     eyes->pid = pid;
     eyes->pagemap = -1;
     eyes->page_bytes = getauxval(AT_PAGESZ);
@@ -147,9 +176,31 @@ void ballast_eyes_close(struct ballast_eyes *eyes)
 struct batch {
     void *page[BATCH];
     uint64_t weight[BATCH];
+    unsigned room;
     unsigned nr;
     int err;
+    /* How often this thread had waited when it last asked. */
+    uint64_t waits;
 };
+
+static struct batch batch_begin(const struct ballast_eyes *eyes, unsigned room)
+{
+    return (struct batch) {
+        .room = room, .waits = eyes->waits ? eyes->waits(eyes) : 0,
+    };
+}
+
+/*
+ * Had to wait: somebody else takes the lock for writing.  The kernel lets
+ * readers in again and again before a writer that sleeps.
+ */
+static void give_way(const struct ballast_eyes *eyes, struct batch *b)
+{
+    if (eyes->waits && eyes->waits(eyes) != b->waits) {
+        eyes->pause(eyes);
+        b->waits = eyes->waits(eyes);
+    }
+}
 
 static void count(struct ballast_sample *out, int status, uint64_t weight)
 {
@@ -169,7 +220,11 @@ static void look_up(const struct ballast_eyes *eyes, struct batch *b,
     int status[BATCH], err;
     unsigned i;
 
-    err = b->nr ? eyes->nodes(eyes, b->page, b->nr, status) : 0;
+    if (!b->nr) {
+        return;
+    }
+    give_way(eyes, b);
+    err = eyes->nodes(eyes, b->page, b->nr, status);
     for (i = 0; i < b->nr; i++) {
         count(out, err ? err == -EFAULT ? -EIO : err : status[i],
               b->weight[i]);
@@ -184,12 +239,24 @@ static void ask(const struct ballast_eyes *eyes, struct batch *b,
 {
     b->page[b->nr] = (void *)(uintptr_t)address;
     b->weight[b->nr] = weight;
-    if (++b->nr == BATCH) {
+    if (++b->nr == b->room) {
         look_up(eyes, b, out);
     }
 }
 
 /* A sample --------------------------------------------------------------- */
+
+/*
+ * The more memory, the more page tables: the kernel finds few of a sample's in
+ * the caches, and waits for one after the other.  The processor fetches
+ * several at once.  It touches no page that is not there, and makes none.
+ */
+static void fetch(const struct ballast_eyes *eyes, uint64_t address)
+{
+    if (!eyes->pid) {
+        __builtin_prefetch((void *)(uintptr_t)address);
+    }
+}
 
 int ballast_look_sample(const struct ballast_eyes *eyes, uint64_t start,
                         uint64_t bytes, uint64_t page_bytes, uint64_t samples,
@@ -197,13 +264,14 @@ int ballast_look_sample(const struct ballast_eyes *eyes, uint64_t start,
 {
     uint64_t pages = bytes / page_bytes, i, first, end, page;
     uint64_t nr = samples < pages ? samples : pages;
-    struct batch b = { .nr = 0 };
+    struct batch b = batch_begin(eyes, BATCH);
 
     out->whole = (out->whole || !out->samples) && nr == pages;
     for (i = 0; i < nr; i++) {
         first = (__uint128_t)pages * i / nr;
         end = (__uint128_t)pages * (i + 1) / nr;
         page = first + (end - first > 1 ? random() % (end - first) : 0);
+        fetch(eyes, start + page * page_bytes);
         ask(eyes, &b, start + page * page_bytes, 1, out);
     }
     look_up(eyes, &b, out);
@@ -337,7 +405,7 @@ int ballast_look_exact(const struct ballast_eyes *eyes, uint64_t start,
                        struct ballast_sample *out)
 {
     uint64_t there = out->samples - out->absent - out->unknown;
-    struct batch b = { .nr = 0 };
+    struct batch b = batch_begin(eyes, EXACT_BATCH);
 
     if (page_bytes > eyes->page_bytes) {
         ask_each(eyes, &b, start, start + bytes, page_bytes, out);

@@ -2,14 +2,14 @@
 /*
  * How long round 1 waits for hints: the rules, without QEMU.
  *
- * While the guest hints dirty pages faster than QEMU could send them, sending
- * is work for nothing: what is sent now is hinted, and zeroed, a moment
- * later.  So the migration thread waits, one slice after the other.  A slice
- * is paid for if at least as many dirty pages went in it as could have been
- * sent; what goes beyond that pays for slices in which the guest had no
- * processor.  A dirty page of the first round goes once, so what is paid for
- * cannot make a migration longer than one that sends all of them; what is
- * not is bounded, as is the whole.
+ * What is sent while the guest hints is hinted, and zeroed, a moment later:
+ * work for nothing, for the wire and for both hosts.  So the migration
+ * thread waits, one slice after the other.  A slice is paid for if at least
+ * a quarter as many dirty pages went in it as could have been sent; what
+ * goes beyond that pays for slices in which the guest had no processor.  A
+ * dirty page of the first round goes once: a guest that hints as fast as
+ * QEMU sends makes no migration longer.  What is not paid for is bounded,
+ * as is the whole.
  *
  * No locking here: belongs to the migration thread.
  */
@@ -35,13 +35,18 @@
  * row, with QEMU's turns between them, and nobody waits any more
  */
 #define BALLAST_WAIT_UNPAID_NS (40 * BALLAST_MS)
+/**
+ * BALLAST_HINT_WORTH - a hinted page is worth waiting this many times as long
+ * as sending it would have taken
+ */
+#define BALLAST_HINT_WORTH 4
 /** BALLAST_PAGES_PER_S - how fast QEMU sends, as long as that is not known */
 #define BALLAST_PAGES_PER_S 262144
 
 /**
  * struct ballast_patience - a migration's
  * @waited_ns: in all
- * @worth_ns: how long sending would have taken what went meanwhile
+ * @worth_ns: how long what went meanwhile was worth waiting for
  * @idle_ns: in slices that brought too little, since one that did not
  * @unpaid_ns: in all slices that brought too little
  * @slices: as many
@@ -72,6 +77,16 @@ struct ballast_patience {
  */
 void ballast_patience_sent(struct ballast_patience *p, uint64_t pages,
                            uint64_t ns);
+
+/**
+ * ballast_patience_pace() - how fast QEMU sends
+ * @p: a migration's
+ * @most_per_s: pages that the bandwidth limit lets through; 0: no limit
+ *
+ * Return: pages in a ns, above 0 unless QEMU had long turns and sent nothing.
+ */
+double ballast_patience_pace(const struct ballast_patience *p,
+                             uint64_t most_per_s);
 
 /**
  * ballast_patience_left() - may a slice begin?

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-from guest import APPEND, MIB, STOCK_DEVICE, LinuxGuest
+from guest import APPEND, GIB, MIB, STOCK_DEVICE, LinuxGuest
 
 from . import image
 
@@ -34,11 +34,12 @@ _MOUNT = ' && '.join([
     'echo 1000000 >/proc/sys/vm/percpu_pagelist_high_fraction'])
 
 
-def topology(nodes: int, node_bytes: int) -> List[str]:
+def topology(sizes: Sequence[int]) -> List[str]:
     """One processor and one backend a node, the same distance between any two."""
+    nodes = len(sizes)
     args = ['-smp', str(nodes)]
-    for node in range(nodes):
-        args += ['-object', f'memory-backend-ram,id=node{node},size={node_bytes}',
+    for node, size in enumerate(sizes):
+        args += ['-object', f'memory-backend-ram,id=node{node},size={size}',
                  '-numa', f'node,nodeid={node},memdev=node{node},cpus={node}']
     for one in range(nodes):
         for other in range(nodes):
@@ -52,18 +53,25 @@ def _disk(name: str, path: Path) -> List[str]:
 
 
 class NumaHost(LinuxGuest):
-    """A Linux with several nodes in which this project's folder is /ballast."""
+    """A Linux with several nodes in which this project's folder is /ballast.
+
+    The last node has `giant` pages of 1 GiB besides.  They are there from boot on: later no such stretch is
+    whole.  Memory of this machine is used for those that are written.
+    """
 
     def __init__(self, nodes: int = NODES, node_bytes: int = NODE_BYTES, *, kernel: str = '',
-                 built: Sequence[str] = ()) -> None:
+                 built: Sequence[str] = (), giant: int = 0) -> None:
         self._work = tempfile.TemporaryDirectory(prefix='ballast-')     # pylint: disable=consider-using-with
         archive = Path(self._work.name, 'project.tar')
         image.project(archive, built)
-        extra = [*topology(nodes, node_bytes), *_disk('system', image.system()), *_disk('project', archive),
+        sizes = [node_bytes] * (nodes - 1) + [node_bytes + giant * GIB]
+        if giant:
+            kernel += f' hugepagesz=1G hugepages={nodes - 1}:{giant}'
+        extra = [*topology(sizes), *_disk('system', image.system()), *_disk('project', archive),
                  '-append', f'{KERNEL} {kernel}'.strip(),
                  '-chardev', f'socket,id=terminal,path={self._work.name}/terminal,server=on,wait=off',
                  '-serial', 'chardev:terminal']
-        super().__init__('numa-host', nodes * node_bytes, device=STOCK_DEVICE, extra=extra)
+        super().__init__('numa-host', sum(sizes), device=STOCK_DEVICE, extra=extra)
 
     def close(self) -> None:
         super().close()

@@ -93,7 +93,7 @@ def _stage(root: Path, files: Set[Path]) -> None:
     for path in files:
         there = root / str(path.parent.resolve())[1:] / path.name
         there.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, there)
+        shutil.copy2(path, there)       # what Python compiled counts only with the time of its source
     (root / 'usr/bin/python3').symlink_to(PYTHON.resolve().name)
     (root / 'usr/bin/sh').symlink_to('bash')
     (root / 'etc/passwd').write_text('root:x:0:0::/root:/bin/bash\n')
@@ -146,7 +146,7 @@ def project(archive: Path, extra: Sequence[str] = ()) -> None:
             if (paths.BUILD / name).exists():
                 (top / 'build' / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(paths.BUILD / name, top / 'build' / name)
-        for folder in ('tests/lib', 'tests/numa', 'build/deps/qemu-src/python/qemu'):
+        for folder in ('tests/lib', 'tests/numa', 'tests/functional', 'build/deps/qemu-src/python/qemu'):
             compileall.compile_dir(top / folder, ddir=f'{INSIDE}/{folder}', quiet=2,
                                    invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
         with tarfile.open(archive, 'w') as tar:

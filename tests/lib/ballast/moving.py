@@ -54,7 +54,7 @@ def args_of(layout: Layout, accel: str, device: str = 'virtio-balloon-ledger-pci
     way = mailbox.ACCELS[accel]
     # small chunks of the dirty log: sending one page arms little else
     return [*mailbox.pc()[:-2], *layout.args, *way.args, '-global', 'migration.x-clear-bitmap-shift=6', '-object', 'iothread,id=iot', '-device',
-            f'{device},id=balloon0,addr=5,free-page-hint=on,free-page-reporting=on,iothread=iot']
+            f'{device},id=balloon0,bus=pci.0,addr=5,free-page-hint=on,free-page-reporting=on,iothread=iot']
 
 
 class Worker:

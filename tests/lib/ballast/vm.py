@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Type, Union
@@ -162,6 +163,9 @@ class Serial:
 
     def close(self) -> None:
         """Stop reading."""
+        with suppress(OSError):     # the other side may be gone
+            self._ours.shutdown(socket.SHUT_RDWR)
+        self._thread.join()         # it must not read from whatever has the number next
         self._ours.close()
         self.theirs.close()
 

@@ -131,6 +131,19 @@ def bound() -> None:
             tap.equal(claims(vm), {(None, 4096): 64 * MIB, (0, 4096): 100 * MIB})
 
 
+@tap.case('backends of 64 kinds of memory are the ledger\'s to judge; more are refused before it is asked')
+def many_kinds() -> None:
+    need_series()
+    with Ledger('500M') as ledger:
+        args = [*machine(64), *ledger_args(ledger)]             # the machine's RAM is of the first kind
+        for node in range(63):
+            args += backend(f'm{node}', 1, f'host-nodes={node}', 'policy=bind')
+        said = run_refused(args)
+        assert 'there is no node 1 in this ledger' in said, said
+        said = run_refused([*args, *backend('m63', 1, 'host-nodes=63', 'policy=bind')])
+        assert 'more than 64 kinds of memory' in said, said
+
+
 @tap.case('a backend of huge pages is claimed in its page size')
 def huge() -> None:
     need_series()

@@ -75,6 +75,16 @@ def bad_claim() -> None:
         refused(f'{need_plugin()},ledger={ledger},claim=much', 'claim=much', 'SIZE[@NODE][/PAGESIZE]')
 
 
+@tap.case('a claim may name 64 kinds of memory: the ledger judges them; 65 are refused before it is asked')
+def many_kinds() -> None:
+    nodes = ','.join(f'claim=1M@{node}' for node in range(64))
+    with tempfile.TemporaryDirectory() as scratch:
+        ledger = f'{scratch}/ledger'
+        subprocess.run([paths.CLI, 'init', '--ledger', ledger, '--capacity', '1G'], check=True)
+        refused(f'{need_plugin()},ledger={ledger},{nodes}', 'there is no node 1 in this ledger')
+        refused(f'{need_plugin()},ledger={ledger},{nodes},claim=1M', 'more than 64 kinds of memory')
+
+
 @tap.case('a ledger that is not there is refused, with its path')
 def no_ledger() -> None:
     refused(f'{need_plugin()},ledger=/nowhere/ledger', '/nowhere/ledger', 'No such file')

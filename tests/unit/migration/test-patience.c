@@ -4,8 +4,9 @@
  * never or for ever, at random, on machines that wake late.
  *
  * Whatever they do, a migration waits no longer than patience.h says, and,
- * but for 40 ms, no longer than sending the dirty pages that went would have
- * taken.  Control: if each slice with a hint in it counted as paid, a guest
+ * but for 40 ms, no longer than the dirty pages that went were worth: so no
+ * longer than sending them would have taken, if the guest hints as fast as
+ * QEMU sends.  Control: if each slice with a hint in it counted as paid, a guest
  * that dribbles would break that.
  */
 #include <stdio.h>
@@ -35,7 +36,7 @@ static uint64_t hinted(const struct migration *m)
     enum guest guest = m->guest == MIXED ? pick(MIXED) : m->guest;
     uint64_t pace = m->pace < UNKNOWN_PACE ? m->pace : UNKNOWN_PACE;
     uint64_t pages = guest == FAST ? m->pace * (4 + pick(5)) :
-                     guest == SLOW ? pace / 2 :
+                     guest == SLOW ? pace / (2 * BALLAST_HINT_WORTH) :
                      guest == DRIBBLES ? 1 : 0;
 
     return pages < m->dirty_pages ? pages : m->dirty_pages;
@@ -86,13 +87,14 @@ static struct migration run(enum guest guest, uint64_t schedule, bool any_pays)
     return m;
 }
 
-/* But for what every guest may have, no longer than sending had taken. */
+/* But for what every guest may have, no longer than these pages are worth. */
 static bool is_paid_for(const struct migration *m)
 {
     uint64_t slowest = m->pace < UNKNOWN_PACE ? m->pace : UNKNOWN_PACE;
     uint64_t per_s = m->most_per_s ? m->most_per_s : slowest * 250;
 
-    return m->p.waited_ns < m->hinted_pages * 1000 * BALLAST_MS / per_s +
+    return m->p.waited_ns < BALLAST_HINT_WORTH * m->hinted_pages * 1000 *
+                            BALLAST_MS / per_s +
                             BALLAST_WAIT_UNPAID_NS + SLICE_MOST_NS;
 }
 
@@ -128,7 +130,7 @@ static int bounds(void)
         control &= is_paid_for(&m);
     }
     return report(bounded, "no guest makes a migration wait without end") +
-           report(paid, "waiting for hints takes less than sending would") +
+           report(paid, "nobody waits longer than the hints are worth") +
            report(given_up, "slow, dribbling and silent guests: 40 ms") +
            report(!control, "control: if any hint paid, dribbling would do");
 }
@@ -152,12 +154,12 @@ static bool pays(uint64_t pages, uint64_t most_per_s, bool has_sent)
 
 static int pace(void)
 {
-    return report(pays(1049, 0, false) && !pays(1048, 0, false),
-                  "at first a slice costs what goes at 1 GiB/s") +
-           report(pays(2000, 0, true) && !pays(1999, 0, true),
-                  "once QEMU has sent, what goes at its pace") +
-           report(pays(41, 10000, true) && !pays(39, 10000, true),
-                  "at most what the bandwidth limit lets through");
+    return report(pays(263, 0, false) && !pays(262, 0, false),
+                  "at first a slice costs a quarter of 1 GiB/s") +
+           report(pays(500, 0, true) && !pays(499, 0, true),
+                  "once QEMU has sent, of its pace") +
+           report(pays(11, 10000, true) && !pays(9, 10000, true),
+                  "at most of what the bandwidth limit lets through");
 }
 
 /* A guest without a processor for a while, after one in which it had it. */

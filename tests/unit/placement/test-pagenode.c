@@ -31,6 +31,10 @@ static struct {
     unsigned nodes_calls;
     unsigned runs_calls;
     uint64_t scanned;
+    /* Calls until somebody else wants the lock, once more each time. */
+    unsigned calm;
+    uint64_t waits;
+    unsigned pauses;
 } kernel;
 
 static uint64_t page_at(uint64_t address)
@@ -49,6 +53,7 @@ static int fake_nodes(const struct ballast_eyes *eyes, void **pages,
 
     (void)eyes;
     kernel.nodes_calls++;
+    kernel.waits += kernel.calm && kernel.nodes_calls % kernel.calm == 0;
     if (kernel.refuse_nodes) {
         return kernel.refuse_nodes;
     }
@@ -122,8 +127,23 @@ static int fake_runs(const struct ballast_eyes *eyes, uint64_t start,
     return nr;
 }
 
+static uint64_t fake_waits(const struct ballast_eyes *eyes)
+{
+    (void)eyes;
+    return kernel.waits;
+}
+
+/* Sleeping is waiting, too. */
+static void fake_pause(const struct ballast_eyes *eyes)
+{
+    (void)eyes;
+    kernel.pauses++;
+    kernel.waits++;
+}
+
 static const struct ballast_eyes eyes = {
     .nodes = fake_nodes, .runs = fake_runs, .pagemap = -1,
+    .waits = fake_waits, .pause = fake_pause,
     .page_bytes = PAGE, .huge_bytes = HUGE,
 };
 
@@ -388,6 +408,42 @@ static void test_liars(void)
           s.unknown == 512 * PAGE, "an exact look that is refused says so");
 }
 
+/* Pauses of a sample of 4,096 pages, in eight calls. */
+static unsigned pauses_of(unsigned calm)
+{
+    struct ballast_sample s;
+
+    new_memory();
+    fill(0, PAGES, 1, false);
+    kernel.calm = calm;
+    s = sample(PAGES, 4096);
+    check(kernel.nodes_calls == 8 && s.on_node[1] == 4096,
+          "all was looked at, whoever waited");
+    return kernel.pauses;
+}
+
+static void test_way(void)
+{
+    struct ballast_sample s = { 0 };
+    unsigned calls;
+
+    check(pauses_of(0) == 0, "nobody else wants the lock: no pause");
+    check(pauses_of(1) == 7, "always: a pause between any two calls");
+    check(pauses_of(4) == 1, "once: one pause");
+    new_memory();
+    fill(0, PAGES, 1, false);
+    ballast_look_exact(&eyes, BASE, PAGES * PAGE, PAGE, &s);
+    calls = kernel.nodes_calls;
+    check(!kernel.pauses, "an exact look: no pause");
+    new_memory();
+    fill(0, PAGES, 1, false);
+    kernel.calm = 2;
+    memset(&s, 0, sizeof(s));
+    ballast_look_exact(&eyes, BASE, PAGES * PAGE, PAGE, &s);
+    check(kernel.pauses == (calls - 1) / 2 && s.on_node[1] == PAGES * PAGE,
+          "an exact look: a pause after every second call");
+}
+
 static void random_memory(void)
 {
     uint64_t at, nr;
@@ -434,6 +490,7 @@ int main(void)
     test_exact();
     test_exact_hugetlb();
     test_liars();
+    test_way();
     test_random();
     return check_end();
 }

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Which of the guest's pages will be hinted before QEMU comes to them?
+ *
+ * A Linux that has not run for long hints its memory in the order of
+ * addresses, give or take some blocks: a sweep.  What it has passed over is
+ * used, and worth sending while the rest is hinted; what it reaches before
+ * QEMU does need not be waited for.  A guest whose hints come in any order
+ * has no sweep, and nothing is known of its pages.
+ *
+ * Only when pages are sent hangs on it, never whether.
+ *
+ * Pages are numbered through all RAM blocks, as QEMU sends them.  No
+ * locking here: belongs to whoever has the hints lock; others copy it.
+ */
+#ifndef BALLAST_SWEEP_H
+#define BALLAST_SWEEP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/** BALLAST_SWEEP_HINTS - as many hints make a window; two make a sweep */
+#define BALLAST_SWEEP_HINTS 8
+
+/**
+ * struct ballast_window - where some hints in a row were
+ * @first: the lowest page
+ * @end: one more than the highest; above @first, or no hint was seen
+ * @began_ns: when the first of them came
+ * @hints: how many
+ */
+struct ballast_window {
+    uint64_t first;
+    uint64_t end;
+    int64_t began_ns;
+    uint32_t hints;
+};
+
+/**
+ * struct ballast_sweep - where the hints of a generation go
+ * @now: the window that is being filled
+ * @last: the one before, full; @last.hints is 0 if there was none
+ * @before: the one before that
+ * All zero at the start.
+ */
+struct ballast_sweep {
+    struct ballast_window now;
+    struct ballast_window last;
+    struct ballast_window before;
+};
+
+/**
+ * ballast_sweep_hint() - a hint was applied
+ * @s: of this generation
+ * @first: its first page
+ * @pages: how many, above 0
+ * @now_ns: monotonic
+ */
+void ballast_sweep_hint(struct ballast_sweep *s, uint64_t first,
+                        uint64_t pages, int64_t now_ns);
+
+/**
+ * struct ballast_course - a turn of QEMU's, foreseen
+ * @s: the guest's hints so far
+ * @pages_per_ns: how fast QEMU sends, above 0
+ * @hinted_per_ns: how fast the hints move on in the guest's memory; not
+ *                 above 0: there is no sweep
+ * @down: they go to lower pages
+ * @sending_ns: how long QEMU has been sending
+ */
+struct ballast_course {
+    struct ballast_sweep s;
+    double pages_per_ns;
+    double hinted_per_ns;
+    bool down;
+    double sending_ns;
+};
+
+/**
+ * ballast_course_begin() - foresee a turn
+ * @c: the turn
+ * @s: the guest's hints so far; copied
+ * @pages_per_ns: how fast QEMU sends, above 0
+ *
+ * Return: false if nothing is known of this guest's pages.
+ */
+bool ballast_course_begin(struct ballast_course *c,
+                          const struct ballast_sweep *s, double pages_per_ns);
+
+/**
+ * ballast_course_send() - QEMU comes to these pages next
+ * @c: the turn
+ * @first: the first of them
+ * @pages: as many, no more than a hint covers
+ * @dirty_pages: of them, such that QEMU would send
+ *
+ * Return: false if they may still be hinted, and QEMU would send them before.
+ */
+bool ballast_course_send(struct ballast_course *c, uint64_t first,
+                         uint64_t pages, uint64_t dirty_pages);
+
+#endif
