@@ -192,7 +192,8 @@ class Series:
     def own_tests(self, section):
         """QEMU's, on the patched build."""
         folder = os.path.join(self.build, 'qemu')
-        env = dict(self.checker.env, QTEST_QEMU_BINARY=os.path.join(folder, 'qemu-system-x86_64'))
+        env = dict(self.checker.env, PYTHON=sys.executable,
+                   QTEST_QEMU_BINARY=os.path.join(folder, 'qemu-system-x86_64'))
         for name in OWN:
             command = [os.path.join(folder, 'tests', 'qtest', name), '--tap', '-k']
             self.checker.run_tap(command, f'series/qemu-{name}', section, env)

@@ -32,9 +32,10 @@ def _blocks(one: Guest, vnode: int) -> range:
 
 @contextmanager
 def _driven(vnodes: Sequence[Vnode] = tuple(SEED), ledger: Optional[Ledger] = None,
-            touch: bool = True, device: str = DEVICE) -> Iterator[Tuple[Guest, NodeDriver]]:
+            touch: bool = True, device: str = DEVICE,
+            extra: Sequence[str] = ()) -> Iterator[Tuple[Guest, NodeDriver]]:
     """A guest whose memory is there, and its driver, which gives what it is asked for."""
-    with guest(vnodes, ledger, extra=['-device', device]) as one:
+    with guest(vnodes, ledger, extra=['-device', device, *extra]) as one:
         balloon = one.drive(FEATURES)
         if touch:
             for vnode in range(1, len(vnodes)):
@@ -150,6 +151,44 @@ def up_exact() -> None:
         tap.equal(_truth(one), {(1, 3): 24, (1, 0): 8, (2, 1): 32}, 'up by plain ballooning')
 
 
+@tap.case("up, exact, more than the balloon has of that node: all it has, from both guest nodes, and no more")
+def up_short() -> None:
+    """Seed 002, ballooning up, example 1, with its vnodes #1 and #2, and its notice: Y, which is less than N."""
+    with nodes.thp('never'), _driven() as (one, driver):
+        _ask(one, 3, 40, exact=True)
+        driver.obey()
+        down = _done(one)['parts']
+        tap.equal((sum(down.values()), len(down)), (40, 2), 'down')
+        _ask(one, 1, 8, exact=True)
+        driver.obey()
+        tap.equal(_done(one)['parts'], {(1, 1): 8}, 'down on another host node')
+        tap.equal(_ask(one, 3, 48, direction='up', exact=True), [2, 3], 'guest nodes')
+        driver.obey()
+        end = _done(one)
+        tap.equal((end['status'], end['got'], end['shortfall'], end['other']), ('short', 40, 8, 0), 'the end')
+        tap.equal((end['parts'], driver.total() * PAGE // MIB), (down, 8), 'what came back, what stays')
+        for vnode in (2, 3):
+            one.touch(vnode)
+        tap.equal(_truth(one), {(1, 1): SIZE - 8, (2, 3): SIZE, (3, 3): SIZE, (4, 2): SIZE}, 'by the kernel')
+
+
+@tap.case("up, inexact: what the balloon has of that node first, the rest of others, and that is told")
+def up_inexact() -> None:
+    """Seed 002, the second half of step 4 of ballooning up."""
+    with nodes.thp('never'), _driven() as (one, driver):
+        for node, mib in ((1, 8), (3, 16)):
+            _ask(one, node, mib, exact=True)
+            driver.obey()
+            tap.equal(_done(one)['got'], mib, 'down')
+        tap.equal(_ask(one, 1, 12, direction='up'), [1], 'guest nodes')
+        driver.obey()
+        end = _done(one)
+        tap.note(str(end))
+        tap.equal(end['parts'].get((1, 1)), 8, 'on the host node')
+        tap.equal((driver.pages(1), driver.total() * PAGE // MIB), (0, 12), 'what stays in the balloon')
+        tap.equal((end['got'], end['shortfall'], end['other']), (8, 4, 4), 'the end')
+
+
 @contextmanager
 def _back_on_promised(left: int, deflate: str = 'gate') -> Iterator[Tuple[Ledger, NodeDriver]]:
     """2 MiB come back on node 3, of which a neighbour has been promised all that the guest does not use.
@@ -196,6 +235,64 @@ def up_allowed() -> None:
         driver.balloon.queues['deflate'].wait_idle()
 
 
+class Hotplug:
+    """A virtio-mem device of a guest node, 32 of its 64 MiB plugged and touched; its backend is bound."""
+
+    SIZE, PLUGGED = 64, 32
+
+    @classmethod
+    def arguments(cls, vnode: int, node: int) -> List[str]:
+        """For a guest with this one."""
+        return ['-object', f'memory-backend-ram,id=hot{vnode},size={cls.SIZE}M,host-nodes={node},policy=bind',
+                '-device', f'virtio-mem-pci,id=mem{vnode},memdev=hot{vnode},node={vnode},addr={5 + vnode},'
+                           f'requested-size={cls.PLUGGED}M']
+
+    def __init__(self, one: Guest, vnode: int) -> None:
+        self.guest = one
+        self.host_address = one.blocks()[f'hot{vnode}']
+        transport = virtio.Pci(one.vm.qtest, 5 + vnode, 0xfd000000 + vnode * MIB)
+        self.driver = virtio.MemDevice(transport, virtio.UNPLUGGED_INACCESSIBLE, base=3 * MIB + vnode * MIB // 4)
+        self.driver.obey()
+        (at,) = [device['data']['memaddr'] for device in one.vm.qmp('query-memory-devices')
+                 if device['data']['id'] == f'mem{vnode}']
+        one.vm.qtest.do(f'memset {at:#x} {self.PLUGGED * MIB:#x} 0x55')
+
+    def truth(self) -> Dict[int, int]:
+        """MiB per host node, by the kernel."""
+        found = nodes.where(self.guest.pid, self.host_address, self.SIZE * MIB)
+        return {node: size // MIB for node, size in found.items()}
+
+
+@tap.case("virtio-mem on the host node serves what the balloon cannot, down and up; which did is told")
+def hotplug() -> None:
+    """Two of them: that on another host node is left alone."""
+    vnodes = [LOW, bound(SIZE, 1), bound(SIZE, 3)]
+    extra = ['-m', f'{sum(vnode.mib for vnode in vnodes)}M,maxmem=1G',
+             *Hotplug.arguments(1, 1), *Hotplug.arguments(2, 3)]
+    with nodes.thp('never'), _driven(vnodes, extra=extra) as (one, driver):
+        other, mine = Hotplug(one, 1), Hotplug(one, 2)
+        before = _truth(one)
+        tap.equal((other.truth(), mine.truth()), ({1: 32}, {3: 32}), 'before')
+        driver.free[2] = driver.free[2][:4]
+        tap.equal(_ask(one, 3, 24, exact=True, **{'virtio-mem': True}), [2], 'guest nodes')
+        driver.obey()
+        mine.driver.obey()
+        tap.equal(_served(one), ('reached', {('balloon', 2, 3): 8, ('virtio-mem', 2, 3): 16}), 'down')
+        tap.equal((_lost(before, _truth(one)), other.truth(), mine.truth()), ({(2, 3): 8}, {1: 32}, {3: 16}), 'down')
+        _ask(one, 3, 24, direction='up', exact=True, **{'virtio-mem': True})
+        driver.obey()
+        mine.driver.obey()
+        tap.equal(_served(one), ('reached', {('balloon', 2, 3): 8, ('virtio-mem', 2, 3): 16}), 'up')
+        tap.equal((other.driver.plugged, mine.driver.plugged), (32 * MIB, 32 * MIB), 'plugged')
+
+
+def _served(one: Guest) -> Tuple[str, Dict[Tuple[str, int, int], int]]:
+    """The event: its status; MiB by what served it, guest node and host node."""
+    data = one.vm.wait_event('BALLOON_NODE_DONE')['data']
+    return data['status'], {(part['by'], part['guest-node'], part['host-node']): part['bytes'] // MIB
+                            for part in data['request']['parts']}
+
+
 @tap.case("one-to-many: what came from other host nodes is told as such")
 def one_to_many() -> None:
     """Seed 002, limitations: the driver cannot know which of its pages are where."""
@@ -212,6 +309,25 @@ def one_to_many() -> None:
         tap.equal(_lost(before, _truth(one)), end['parts'], 'by the kernel')
         tap.equal((end['got'], end['other']), (end['parts'][1, 3], end['parts'].get((1, 0), 0)), 'sums')
         assert end['other'] > 0, end
+
+
+@tap.case("a guest without guest nodes is one node with all of its memory")
+def flat() -> None:
+    """Seed 002, limitations: many-to-one and the rest are said of such guests, too."""
+    low = 8
+    with nodes.thp('never'), guest([Vnode(low + SIZE)], extra=['-device', DEVICE], numa=False) as one:
+        driver = NodeDriver(one.drive(FEATURES), {0: range(low * MIB // PAGE, (low + SIZE) * MIB // PAGE, BLOCK)})
+        one.touch(0, SIZE, low)
+        area = one.host_address[0] + low * MIB
+        nodes.move(one.pid, range(area, area + SIZE * MIB, PAGE), 3)
+        answer = one.placement(samples=65536)
+        tap.equal([3 in vnode['pnodes'] for vnode in answer['vnodes']], [True], 'guest nodes that are on node 3')
+        tap.equal(one.truth(0)[3], SIZE * MIB, 'before')
+        tap.equal(_ask(one, 3, 12, exact=True), [0], 'guest nodes')
+        driver.obey()
+        end = _done(one)
+        tap.equal((end['status'], end['got'], end['other'], end['parts']), ('reached', 12, 0, {(0, 3): 12}), 'the end')
+        tap.equal(one.truth(0)[3], (SIZE - 12) * MIB, 'by the kernel')         # the rings are elsewhere
 
 
 @tap.case("a guest that ignores its target gives nothing, and that is told")

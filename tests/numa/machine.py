@@ -56,9 +56,13 @@ class Guest:
         self.host_address = self._host_addresses()
 
     def _host_addresses(self) -> List[int]:
-        """Of the backends, by QEMU's own word."""
-        found = dict(re.findall(r'^ *m(\d+) .* (0x[0-9a-f]+) +\w+\s*$', self.vm.hmp('info ramblock'), re.MULTILINE))
-        return [int(found[str(number)], 16) for number in range(len(self.vnodes))]
+        found = self.blocks()
+        return [found[f'm{number}'] for number in range(len(self.vnodes))]
+
+    def blocks(self) -> Dict[str, int]:
+        """Where backends are in QEMU, by its own word; those of devices have the device before their name."""
+        found = re.findall(r'^ *(?:\S+/)?(\w+) .* (0x[0-9a-f]+) +\w+\s*$', self.vm.hmp('info ramblock'), re.MULTILINE)
+        return {name: int(address, 16) for name, address in found}
 
     def address(self, vnode: int) -> int:
         """Guest-physical address at which a guest node begins."""
@@ -95,20 +99,21 @@ class Guest:
         return dict(self.vm.qmp('query-memory-ledger'))
 
 
-def arguments(vnodes: Sequence[Vnode], firmware: str) -> List[str]:
-    """A PC with these guest nodes."""
+def arguments(vnodes: Sequence[Vnode], firmware: str, numa: bool) -> List[str]:
+    """A PC with these guest nodes, or with one that it does not know as such."""
     args = ['-M', 'pc', '-accel', 'tcg', '-smp', '1', '-bios', firmware, '-m', f'{sum(one.mib for one in vnodes)}M']
     for number, one in enumerate(vnodes):
         options = f',{one.options}' if one.options else ''
-        args += ['-object', f'memory-backend-{one.kind},id=m{number},size={one.mib}M{options}',
-                 '-numa', f'node,nodeid={number},memdev=m{number}' + (',cpus=0' if number == 0 else '')]
+        args += ['-object', f'memory-backend-{one.kind},id=m{number},size={one.mib}M{options}']
+        args += ['-numa', f'node,nodeid={number},memdev=m{number}' + (',cpus=0' if number == 0 else '')] if numa \
+            else ['-machine', f'memory-backend=m{number}']
     return args
 
 
 @contextmanager
 def machine(vnodes: Sequence[Vnode], ledger: Optional[Ledger] = None, name: str = 'guest', *,
             plugin: Optional[Dict[str, object]] = None, extra: Sequence[str] = (),
-            wrapper: Sequence[str] = ()) -> Iterator[VM]:
+            wrapper: Sequence[str] = (), numa: bool = True) -> Iterator[VM]:
     """Not launched yet."""
     nodes.need_nodes()
     tap.need(paths.has_ballast(), f'the plug-in ({paths.PLUGIN})')
@@ -116,7 +121,7 @@ def machine(vnodes: Sequence[Vnode], ledger: Optional[Ledger] = None, name: str 
     with tempfile.TemporaryDirectory(prefix='ballast-') as work:
         firmware = Path(work, 'sleeper.bin')
         firmware.write_bytes((bytes(0xfff0) + SLEEPER).ljust(0x10000, b'\0'))
-        with VM([*arguments(vnodes, str(firmware)), *extra], plugin=options, name=name, wrapper=wrapper) as vm:
+        with VM([*arguments(vnodes, str(firmware), numa), *extra], plugin=options, name=name, wrapper=wrapper) as vm:
             yield vm
 
 
