@@ -140,3 +140,18 @@ apt_source() {
         logged apt_private apt-get -q source --download-only --tar-only "$package"
     )
 }
+
+# apt_pool PATH SHA256 DIR: a file of the archive's pool to DIR.  Without lists:
+# also after a suite has gone on to a revision that was made of the same file.
+apt_pool() {
+    local own=$apt_dir/pool base
+    base=$(apt_base_uri "$(apt_suite | sed 's/-backports$//')")
+    [ -n "$base" ] || return 1
+    mkdir -p "$own"
+    (
+        apt_dir=$own
+        apt_write_conf /dev/null -
+        logged apt_private /usr/lib/apt/apt-helper download-file \
+            "${base%/}/$1" "$3/${1##*/}" "SHA256:$2"
+    )
+}

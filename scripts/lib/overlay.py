@@ -39,7 +39,7 @@ OURS = (
     'include/hw/virtio/ballast/*.h', 'include/migration/ballast/*.h',
     'hw/virtio/ballast/*', 'hw/virtio/ballast/builtin/*',
     'migration/ballast/*', 'backends/ballast/*', 'qapi/ballast.json',
-    'configs/devices/x86_64-softmmu/ballast.mak',
+    'configs/devices/x86_64-softmmu/ballast*.mak',
     'tests/qtest/ballast/*.h', 'tests/qtest/balloon-*-test.c', 'docs/system/devices/ballast.rst',
 )
 # Only the plug-in has these.

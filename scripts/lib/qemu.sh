@@ -54,17 +54,29 @@ qemu_python_stub() {
         >"$1/pycotap-1.3.1.dist-info/METADATA"
 }
 
+# qemu_firmware SRC DIR: Debian removes the firmware blobs from its QEMU
+# tarball; the build of SRC only names them, so empty files in DIR/pc-bios do.
+qemu_firmware() {
+    local src=$1/pc-bios dir=$2/pc-bios name
+    grep -oh "edk2-[a-z0-9_-]*\.fd" "$src/meson.build" | sort -u | while read -r name; do
+        [ -e "$dir/$name.bz2" ] || : >"$dir/$name.bz2"
+    done
+    # 10.2: device trees, which are compiled only where dtc is
+    [ -f "$src/dtb/meson.build" ] || return 0
+    grep -o "[a-z0-9-]*\.dtb" "$src/dtb/meson.build" | sort -u | while read -r name; do
+        [ -e "$dir/dtb/$name" ] || : >"$dir/dtb/$name"
+    done
+}
+
 # qemu_shadow SRC DIR: a view of a source tree that configure accepts, made of
-# links, so that nothing is written to the tree.  Debian removes the firmware
-# blobs from its QEMU tarball; the build only names them, so empty files do.
+# links, so that nothing is written to the tree.
 qemu_shadow() {
-    local src=$1 dir=$2 name
+    local src=$1 dir=$2
     rm -rf "$dir"
-    mkdir -p "$dir/pc-bios"
+    mkdir -p "$dir/pc-bios/dtb"
     find "$src" -mindepth 1 -maxdepth 1 ! -name pc-bios ! -name .git \
         -exec ln -s -t "$dir" {} +
-    find "$src/pc-bios" -mindepth 1 -maxdepth 1 -exec ln -s -t "$dir/pc-bios" {} +
-    while read -r name; do
-        [ -e "$dir/pc-bios/$name.bz2" ] || : >"$dir/pc-bios/$name.bz2"
-    done < <(grep -o "edk2-[a-z0-9_-]*\.fd" "$src/pc-bios/meson.build" | sort -u)
+    find "$src/pc-bios" -mindepth 1 -maxdepth 1 ! -name dtb -exec ln -s -t "$dir/pc-bios" {} +
+    find "$src/pc-bios/dtb" -mindepth 1 -maxdepth 1 -exec ln -s -t "$dir/pc-bios/dtb" {} + 2>/dev/null || true
+    qemu_firmware "$src" "$dir"
 }

@@ -5,11 +5,13 @@
                      goes through git and back, QEMU's checkpatch
     series/build     QEMU 10.0 with Ballast inside is built whole; what the
                      overlay has written is what the repository has
-    series/objects   QEMU 10.2, once there is a series: what it changes compiles
+    series/objects   QEMU 10.2: what its series changes or adds compiles; skipped
+                     where its source cannot be had
     series/TEST      test programs of the plug-in on that build: a quick part,
                      everything with --full
 
-and with --full QEMU's own tests of balloon, migration and QMP.
+and with --full QEMU 10.2 whole, the test programs on it and between the two,
+and QEMU's own tests of balloon, migration and QMP.
 """
 
 import glob
@@ -21,6 +23,7 @@ import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD_TIMEOUT = 3600        # without a compiler cache, beside other work
+NOT_TO_BE_HAD = 3           # of scripts/build-qemu: neither there nor fetched
 
 # program: patterns of the quick part (none: all of it)
 QUICK = {
@@ -36,7 +39,7 @@ FIXED = ('kvm, first, late, 128 MiB', 'kvm, again, late, 3 GiB', 'tcg, sent', 't
 FULL = ('test_absent', 'test_backends', 'test_device', 'test_fuzz', 'test_garbage', 'test_late_hint', 'test_liar',
         'test_mailbox', 'test_moving', 'test_obstacle', 'test_refusal', 'test_series', 'test_vhost')
 # programs that only a QEMU with Ballast inside can run
-ONLY = ('test_series.py', 'test_backends.py')
+ONLY = ('test_series.py', 'test_backends.py', 'test_versions.py')
 OWN = ('virtio-balloon-test', 'balloon-tlb-test', 'balloon-ignored-test', 'balloon-arm-test', 'balloon-irq-test',
        'qmp-cmd-test', 'migration-test')
 
@@ -124,7 +127,13 @@ class Series:
         log = self.checker.log('series-objects')
         code = self.run([os.path.join(TOP, 'scripts', 'build-qemu'), '--series', '10.2', '--objects'],
                         log, BUILD_TIMEOUT)
-        self.result(section, 'series/objects: QEMU 10.2', start, '' if code == 0 else self.last_line(log))
+        name = 'series/objects: QEMU 10.2'
+        if code == NOT_TO_BE_HAD:
+            section.add('SKIP', name, None, f'needs the source of QEMU 10.2: {self.last_line(log)}')
+            return
+        problem = '' if code == 0 else self.last_line(log)
+        problem = problem or script('overlay', '--check', os.path.join(self.build, 'series', 'qemu-10.2', 'src'))
+        self.result(section, name, start, problem)
 
     @staticmethod
     def last_line(log):
@@ -132,11 +141,42 @@ class Series:
             lines = f.read().strip().splitlines()
         return lines[-1] if lines else 'no output'
 
+    def binary(self, name):
+        """What scripts/build-qemu makes."""
+        return os.path.join(self.build, name, 'qemu-system-x86_64')
+
+    def other(self, section):
+        """Build 10.2 whole, with and without the series; the environment for tests of it, or None."""
+        for options in (('--series', '10.2'), ('--series', '10.2', '--stock')):
+            start = time.monotonic()
+            log = self.checker.log('series-other')
+            code = self.run([os.path.join(TOP, 'scripts', 'build-qemu'), *options], log, BUILD_TIMEOUT)
+            name = f'series/build: QEMU 10.2{" without the series" if len(options) > 2 else ""}'
+            if code == NOT_TO_BE_HAD:
+                section.add('SKIP', name, None, f'needs the source of QEMU 10.2: {self.last_line(log)}')
+                return None
+            if not self.result(section, name, start, '' if code == 0 else self.last_line(log)):
+                return None
+        return dict(self.checker.env, BALLAST_FLAVOUR='series', QEMU=self.binary('qemu-10.2'),
+                    BALLAST_STOCK=self.binary('qemu-10.2-stock'))
+
+    def other_tests(self, section):
+        """The test programs on 10.2, and migration between the two."""
+        env = self.other(section)
+        if not env:
+            return
+        for name, command, _ in self.programs():
+            self.checker.run_tap(command, f'series-10.2/{name}', section, env)
+        both = dict(env, BALLAST_STOCK=self.checker.args.qemu, QEMU=self.binary('qemu'),
+                    BALLAST_OTHER=env['QEMU'], BALLAST_OTHER_STOCK=env['BALLAST_STOCK'])
+        command = os.path.join(TOP, 'tests', 'qtest', 'ballast', 'test_versions.py')
+        self.checker.run_tap([command], 'series/versions', section, both)
+
     def programs(self):
         """Name, command and environment of the test programs."""
         folder = os.path.join(TOP, 'tests', 'qtest', 'ballast')
         env = dict(self.checker.env, BALLAST_FLAVOUR='series', BALLAST_STOCK=self.checker.args.qemu,
-                   QEMU=os.path.join(self.build, 'qemu', 'qemu-system-x86_64'))
+                   QEMU=self.binary('qemu'))
         full = self.checker.args.full
         todo = [(name, ()) for name in FULL] if full else list(QUICK.items())
         for name, patterns in todo:
@@ -160,10 +200,10 @@ class Series:
 
     def check(self, _, section):
         """The unit."""
+        self.objects(section)       # this fetches the source that patches() looks for
         self.patches(section)
         if self.whole(section):
             self.tests(section)
             if self.checker.args.full:
                 self.own_tests(section)
-        if os.path.exists(os.path.join(TOP, 'patches', 'qemu-10.2', 'series')):
-            self.objects(section)
+                self.other_tests(section)

@@ -24,23 +24,26 @@ SCRIPTS = paths.REPO / 'scripts'
 ALWAYS = ('VERSION', 'configure', 'include/qemu/osdep.h')
 
 
-def _series() -> Path:
-    tap.need((paths.QEMU_SRC / 'VERSION').exists(), f"QEMU's source ({paths.QEMU_SRC})")
-    version = (paths.QEMU_SRC / 'VERSION').read_text(encoding='utf-8').strip()
-    folder = paths.REPO / 'patches' / f"qemu-{'.'.join(version.split('.')[:2])}"
-    tap.need((folder / 'series').exists(), f'a series for QEMU {version}')
-    return folder
+def _source(version: str) -> Path:
+    for source in (paths.QEMU_SRC, *sorted(paths.BUILD.glob('series/*/src'))):
+        file = source / 'VERSION'
+        if file.exists() and f"{file.read_text(encoding='utf-8').strip()}.".startswith(f'{version}.'):
+            return source
+    tap.skip(f'needs the source of QEMU {version}: scripts/build-qemu --series {version}')
 
 
 @contextmanager
-def a_tree() -> Iterator[Path]:
+def a_tree(version: str = '10.0') -> Iterator[Path]:
     """Files that the series changes, and those that say that it is QEMU."""
-    patches = '\n'.join(path.read_text(encoding='utf-8') for path in _series().glob('[0-9]*.patch'))
+    source = _source(version)
+    patches = '\n'.join(path.read_text(encoding='utf-8')
+                        for path in (paths.REPO / 'patches' / f'qemu-{version}').glob('[0-9]*.patch'))
     names = {*ALWAYS, *re.findall(r'^\+\+\+ b/(\S+)', patches, flags=re.M)}
     with tempfile.TemporaryDirectory(prefix='ballast-') as folder:
         for name in names:
             (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(paths.QEMU_SRC / name, Path(folder) / name)
+            original = source / '.ballast' / 'original' / name      # of a tree that has been overlaid
+            shutil.copy2(original if original.exists() else source / name, Path(folder) / name)
         yield Path(folder)
 
 
@@ -69,10 +72,9 @@ def refused(tree: Path, *options: str) -> str:
     return done.stdout
 
 
-@tap.case('overlay: adds, is repeated, is undone byte for byte')
-def there_and_back() -> None:
+def _there_and_back(version: str) -> None:
     """With the times of the files that were patched, so that nothing is built again."""
-    with a_tree() as tree:
+    with a_tree(version) as tree:
         before = content(tree)
         times = {name: (tree / name).stat().st_mtime_ns for name in before if (tree / name).is_file()}
         overlay(tree)
@@ -106,10 +108,9 @@ def edited() -> None:
         overlay(tree, '--undo')
 
 
-@tap.case('overlay: no fuzz')
-def fuzz() -> None:
+def _fuzz(version: str) -> None:
     """A line of context that differs ends it; the patch is named."""
-    with a_tree() as tree:
+    with a_tree(version) as tree:
         path = tree / 'migration/ram.c'
         text = path.read_text(encoding='utf-8')
         assert '    assert(ram_state);\n' in text
@@ -128,16 +129,21 @@ def wrong_tree() -> None:
         assert 'configure' in refused(tree)
 
 
-@tap.case('refresh: patches, commits, patches')
-def round_trip() -> None:
+def _round_trip(version: str) -> None:
     """The same again; an overlaid tree serves as well."""
     tap.need(shutil.which('git'), 'git')
-    with a_tree() as tree:
+    with a_tree(version) as tree:
         for prepare in (lambda: None, lambda: overlay(tree)):
             prepare()
             done = subprocess.run([SCRIPTS / 'refresh', 'check', tree], text=True, check=False,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             tap.equal(done.returncode, 0, f'exit status ({done.stdout.strip()})')
+
+
+for _version in sorted(path.parent.name[len('qemu-'):] for path in paths.REPO.glob('patches/qemu-*/series')):
+    tap.add(f'overlay, {_version}: adds, is repeated, is undone byte for byte', _there_and_back, _version)
+    tap.add(f'overlay, {_version}: no fuzz', _fuzz, _version)
+    tap.add(f'refresh, {_version}: patches, commits, patches', _round_trip, _version)
 
 
 @tap.case('stubs: every command of the schema has one')

@@ -4,6 +4,8 @@
 BALLAST_BUILD  our build directory                    (default: build in the repository)
 QEMU           the QEMU under test                    (default: qemu-system-x86_64 in PATH)
 BALLAST_STOCK  a QEMU without Ballast, for controls   (default: $QEMU; series: qemu-system-x86_64 in PATH)
+BALLAST_OTHER  a QEMU of another version with Ballast inside, and
+BALLAST_OTHER_STOCK  the same without                 (default: none; what needs them is skipped)
 QEMU_SRC       QEMU's source, for its Python library  (default: $BALLAST_BUILD/deps/qemu-src)
 BALLAST_FLAVOUR  plugin: load ballast-qemu.so (default); series: $QEMU has Ballast inside
 BALLAST_GUEST  kernel and initramfs of Linux guests   (default: $BALLAST_BUILD/deps/guest)
@@ -21,6 +23,8 @@ GUEST = Path(os.environ.get('BALLAST_GUEST', BUILD / 'deps' / 'guest'))
 
 FLAVOUR = os.environ.get('BALLAST_FLAVOUR', 'plugin')
 
+OTHER = os.environ.get('BALLAST_OTHER', '')
+OTHER_STOCK = os.environ.get('BALLAST_OTHER_STOCK', '')
 STOCK = os.environ.get('BALLAST_STOCK', 'qemu-system-x86_64' if FLAVOUR == 'series' else QEMU)
 
 PLUGIN = BUILD / 'ballast-qemu.so'

@@ -6,20 +6,18 @@ Needs BALLAST_FLAVOUR=series and QEMU=build/qemu/qemu-system-x86_64 (scripts/bui
 fixes are the controls of test_late_hint and test_obstacle: they run a stock QEMU, and crash it or lose pages.
 """
 
-import json
-import subprocess
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 
 # pylint: disable=wrong-import-position
 from ballast import mailbox, paths, tap, virtio                         # noqa: E402
+from ballast.ends import End, between, same_vmstate                    # noqa: E402
 from ballast.pair import AREA, DATA, FAST, MEMORY, MIB, PAGE, SLOW, Pair  # noqa: E402
-from ballast.vm import VM, ExecuteError, migrate, start_migration, wait_migration, wait_until  # noqa: E402
+from ballast.vm import VM, ExecuteError, start_migration, wait_migration, wait_until  # noqa: E402
 
 OURS, STOCK = 'virtio-balloon-ledger', 'virtio-balloon'
 POSTCOPY = {'postcopy-ram': True}
@@ -167,37 +165,16 @@ def postcopy_stock() -> None:
 
 # -- from and to other QEMUs -----------------------------------------------
 
-class End(NamedTuple):
-    """A QEMU, and what it is given for Ballast to be there."""
-
-    binary: str
-    args: Sequence[str]
-
-
-def ends() -> Dict[str, End]:
+def known_ends() -> Dict[str, End]:
     """Those that migrate to one another."""
-    return {'series': End(paths.QEMU, ()), 'stock': End(paths.STOCK, ()),
+    return {'series': End(paths.QEMU), 'stock': End(paths.STOCK),
             'plug-in': End(paths.STOCK, ('-plugin', str(paths.PLUGIN)))}
 
 
 def _between(source: str, target: str, machine: str, device: str) -> None:
     need_series()
     tap.need('plug-in' not in (source, target) or paths.PLUGIN.exists(), f'the plug-in ({paths.PLUGIN})')
-    args = ['-M', f'{machine},vmport=off', *mailbox.pc('96M')[2:], *mailbox.ACCELS['tcg'].args,
-            '-device', f'{device},id=balloon0,addr=5']
-    src_end, dst_end = ends()[source], ends()[target]
-    with VM([*src_end.args, *args], binary=src_end.binary, name='src') as src, \
-            VM([*dst_end.args, *args, '-incoming', 'defer'], binary=dst_end.binary, name='dst') as dst:
-        dst.launch()
-        box = mailbox.boot(src)
-        balloon = virtio.Balloon(virtio.find_pci(src.qtest))
-        box.fill(32 * MIB, MIB, DATA)
-        balloon.inflate([(48 * MIB >> 12) + page for page in range(256)])
-        tap.equal(migrate(src, dst)['status'], 'completed')
-        there = mailbox.Mailbox(dst.qtest)
-        tap.equal(there.count_different(32 * MIB, MIB, DATA), 0, 'dwords that differ')
-        there.write(32 * MIB, 1)
-        tap.equal(dst.qmp('query-balloon')['actual'], src.qmp('query-balloon')['actual'], 'actual')
+    between(known_ends()[source], known_ends()[target], machine, device)
 
 
 for _source, _target in (('stock', 'series'), ('series', 'stock')):
@@ -208,25 +185,11 @@ tap.add('series to stock: virtio-balloon, machine pc-i440fx-9.0', _between, 'ser
         f'{STOCK}-pci')
 
 
-def _vmstate(binary: str, directory: str, machine: str) -> Dict[str, Any]:
-    name = Path(directory) / 'vmstate'
-    subprocess.run([binary, '-M', machine, '-nodefaults', '-dump-vmstate', str(name)], check=True,
-                   stdout=subprocess.DEVNULL)
-    return dict(json.loads(name.read_text(encoding='utf-8')))
-
-
 @tap.case('vmstate: what QEMU has is as it was')
 def vmstate() -> None:
-    """-dump-vmstate of old machines and new: all that both have is the same, and what is new is ours."""
+    """-dump-vmstate of old machines and new."""
     need_series()
-    with tempfile.TemporaryDirectory(prefix='ballast-') as directory:
-        for machine in ('pc-i440fx-9.2', 'pc-q35-9.2', 'pc-i440fx-10.0', 'pc-q35-10.0'):
-            ours, stock = (_vmstate(binary, directory, machine) for binary in (paths.QEMU, paths.STOCK))
-            new = [name for name in ours if name not in stock]
-            assert new and all('balloon-ledger' in name for name in new), new
-            differ = [name for name in ours if name in stock and ours[name] != stock[name]]
-            tap.equal(differ, [], f'{machine}: sections that differ')
-            tap.note(f'{machine}: {len(ours) - len(new)} sections the same, new: {", ".join(new)}')
+    same_vmstate(paths.QEMU, paths.STOCK, ('pc-i440fx-9.2', 'pc-q35-9.2', 'pc-i440fx-10.0', 'pc-q35-10.0'))
 
 
 if __name__ == '__main__':
