@@ -31,7 +31,7 @@ MEMORY = GIB
 USED_MIB = 700
 SAMPLES = {'series.off_boot': 8, 'series.off_migrate': 32}     # of each side in a round
 PARAMETERS = {'max-bandwidth': 1 << 40}
-# a memfd has small pages: whether the host has huge ones for a process is luck, and worth more than two percent
+# a memfd has small pages; of anonymous memory one process may get huge ones, and the other not
 BACKEND = ('-object', f'memory-backend-memfd,id=ram,size={MEMORY}', '-machine', 'memory-backend=ram')
 BUILDS = {'series': ('qemu', 'scripts/build-qemu'), 'stock': ('qemu-stock', 'scripts/build-qemu --stock')}
 

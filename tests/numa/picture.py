@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The picture of docs/placement.md, of a guest that runs on a host with nodes.
+"""The picture in the manual of placement: a guest on a host with nodes, as the command draws it.
 
-    scripts/numa-host -- python3 -m numa.picture >docs/img/placement.svg
+    scripts/numa-host -- python3 -m numa.picture >FILE.svg
 """
 
 import subprocess
