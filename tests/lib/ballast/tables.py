@@ -41,9 +41,16 @@ def entry(qtest: Qtest) -> Tuple[int, int]:
     raise AssertionError(f'{FILE} is not there')
 
 
+def missing() -> str:
+    """What the QEMU under test lacks for this, or ''."""
+    with VM(['-M', 'none'], plugin={}) as vm:
+        vm.launch()
+        return '' if vm.knows_device('pxb') else 'the device pxb in this QEMU'
+
+
 def _used(machine: Tuple[str, ...]) -> int:
     """Bytes of such a machine's tables, without what pads them."""
-    with VM([*machine], plugin=None) as vm:
+    with VM([*machine], plugin={}) as vm:
         vm.launch()
         size, key = entry(vm.qtest)
         return len(_dma(vm.qtest, key, size).rstrip(b'\0'))

@@ -451,6 +451,7 @@ def layout() -> None:
 @tap.case('a block that grows ends the migration, and makes waiting hints late; the next migration is right')
 def grown() -> None:
     """QEMU gives up by itself: a destination could not follow.  What was hinted before counts in no later one."""
+    tap.need(not tables.missing(), tables.missing())
     accel = 'tcg' if mailbox.ACCELS['kvm'].missing() else 'kvm'
     with tables.nearly_full(*args_of(ONE, accel, 'virtio-balloon-pci')) as args, \
             moving(replace(ONE, args=(*ONE.args, *args)), accel) as move:
