@@ -37,7 +37,7 @@ QUICK = {
 # QEMU's own device, repaired: the cases that lose a page on stock QEMU
 FIXED = ('kvm, first, late, 128 MiB', 'kvm, again, late, 3 GiB', 'tcg, sent', 'tcg, later, late, two')
 FULL = ('test_absent', 'test_backends', 'test_device', 'test_fuzz', 'test_garbage', 'test_late_hint', 'test_liar',
-        'test_mailbox', 'test_moving', 'test_obstacle', 'test_refusal', 'test_series', 'test_vhost')
+        'test_mailbox', 'test_moving', 'test_node', 'test_obstacle', 'test_refusal', 'test_series', 'test_vhost')
 # programs that only a QEMU with Ballast inside can run
 ONLY = ('test_series.py', 'test_backends.py', 'test_versions.py')
 OWN = ('virtio-balloon-test', 'balloon-tlb-test', 'balloon-ignored-test', 'balloon-arm-test', 'balloon-irq-test',
