@@ -192,7 +192,7 @@ class Held:
         if self.case.length == PAGE:
             self.box.write(self.page, value)
         else:
-            self.box.fill(self.page - self.case.before, self.case.length, value)
+            self.box.stamp(self.page - self.case.before, self.case.length, value)
 
     def write(self, value: int = NEW) -> None:
         """The vCPU writes the page; it has on return."""
