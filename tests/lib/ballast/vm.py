@@ -36,8 +36,8 @@ _POLL = 0.005
 _PIECE = 1 << 20    # of guest memory, at a time: quickest while it stays in the cache
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
-    """Poll until the condition is true, and return what it returned."""
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT, pause: float = _POLL) -> Any:
+    """Poll until the condition is true, and return what it returned; a condition that costs much wants a pause."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -45,7 +45,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT
             return value
         if time.monotonic() > deadline:
             raise TimeoutError(f'waited {timeout:g} s for {what}')
-        time.sleep(_POLL)
+        time.sleep(pause)
 
 
 class Qtest(QEMUQtestProtocol):

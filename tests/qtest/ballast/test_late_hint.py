@@ -138,7 +138,8 @@ class Held:
         self._limit(MEDIUM, PAGE - 1)
         while True:
             now = max(self._syncs(), 1)
-            wait_until(lambda: self._dirty_bulk() > now, 'the next generation')  # pylint: disable=W0640
+            # all that was sent since the last look is dirty again; what is sent in a pause is little of the bulk
+            wait_until(lambda: self._dirty_bulk() > now, 'the next generation', pause=0.02)  # pylint: disable=W0640
             self._limit(SLOW, PAGE - 1)
             if self._ram()['remaining'] >= self.BULK // 2:
                 break
