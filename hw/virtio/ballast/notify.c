@@ -3,14 +3,15 @@
  * Interrupts of QEMU's own balloon come from the main loop.
  *
  * QEMU's virtio-balloon handles hints in an I/O thread and raises its
- * interrupts there, without the big lock.  Under TCG that is an assertion,
- * and so the end of QEMU, for every guest that does not suppress the hint
- * queue's interrupt or queues a chain that the ring rejects.  Linux does
- * neither; our device takes the ring in the main loop.
+ * interrupts there, without the big lock.  QEMU's own interrupt controllers
+ * want it: under TCG, and since 10.2 with every accelerator, that is an
+ * assertion, and so the end of QEMU, for every guest that does not suppress
+ * the hint queue's interrupt or queues a chain that the ring rejects.  Linux
+ * does neither; our device takes the ring in the main loop.
  *
  * The bus' class raises them: its method is put behind one that leaves the
- * work to the main loop when the lock is not held.  Only under TCG: with
- * KVM an I/O thread may raise interrupts.
+ * work to the main loop when the lock is not held.  Not where interrupts go to
+ * KVM: any thread may raise those.
  */
 #include "qemu/osdep.h"
 #include "block/aio.h"
@@ -19,7 +20,7 @@
 #include "internal.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
-#include "system/tcg.h"
+#include "system/kvm.h"
 
 typedef void (*NotifyFn)(DeviceState *d, uint16_t vector);
 
@@ -48,7 +49,7 @@ static void notify_in_main_loop(NotifyFn notify, DeviceState *d,
 {
     Later *later;
 
-    if (!tcg_enabled() || bql_locked()) {
+    if (kvm_async_interrupts_enabled() || bql_locked()) {
         notify(d, vector);
         return;
     }

@@ -204,8 +204,14 @@ if paths.FLAVOUR == 'series':       # else stock QEMU's is not repaired: the con
 TCG = [*mailbox.ACCELS['tcg'].args, '-cpu', 'qemu64,apic=off']
 
 
-def _interrupt(device: str) -> None:
-    with guest_of(device, accel=TCG) as guest:
+# QEMU's own interrupt controllers, as under TCG; kernel-irqchip is an option of accel=kvm alone
+USER_KVM = ['-accel', 'kvm,kernel-irqchip=off', '-cpu', 'qemu64,apic=off']
+
+
+def _interrupt(device: str, accel: Sequence[str]) -> None:
+    if accel is USER_KVM and mailbox.ACCELS['kvm'].missing():
+        tap.skip(mailbox.ACCELS['kvm'].missing())
+    with guest_of(device, accel=accel) as guest:
         guest.interrupts()
         guest.balloon.hint(PRIVATE)
         guest.balloon.queues['hint'].wait_idle()
@@ -231,7 +237,8 @@ def _broken(device: str) -> None:
 
 
 for _device in (OURS, STOCK):
-    tap.add(f'{_device}: a driver that wants interrupts (tcg)', _interrupt, _device)
+    tap.add(f'{_device}: a driver that wants interrupts (tcg)', _interrupt, _device, TCG)
+    tap.add(f'{_device}: a driver that wants interrupts (kvm, kernel-irqchip=off)', _interrupt, _device, USER_KVM)
     tap.add(f'{_device}: a chain that the ring rejects (tcg)', _broken, _device)
 
 
