@@ -315,7 +315,8 @@ int bb_nodes_init(struct bb *bb);
  * bb_inflate() - take pages of a node into the balloon
  * @bb: the balloon; bb.lock is not held
  * @nid: a node that has memory
- * @pages: at most so many; fewer are taken if one message cannot hold them
+ * @pages: at most so many; fewer are taken at a time, so that a new goal is
+ *         seen: BB_MESSAGE_PAGES, or what one message can tell of single pages
  * @dry: (out) the node has no more to give
  *
  * The device has seen them all on return.

@@ -209,8 +209,8 @@ USER_KVM = ['-accel', 'kvm,kernel-irqchip=off', '-cpu', 'qemu64,apic=off']
 
 
 def _interrupt(device: str, accel: Sequence[str]) -> None:
-    if accel is USER_KVM and mailbox.ACCELS['kvm'].missing():
-        tap.skip(mailbox.ACCELS['kvm'].missing())
+    missing = mailbox.ACCELS['kvm'].missing() if accel is USER_KVM else ''
+    tap.need(not missing, missing)
     with guest_of(device, accel=accel) as guest:
         guest.interrupts()
         guest.balloon.hint(PRIVATE)
