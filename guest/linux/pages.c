@@ -230,9 +230,9 @@ void bb_deflate_all(struct bb *bb)
 	mutex_lock(&bb->lock);
 	for (nid = 0; nid < nr_node_ids; nid++) {
 		/* A page that compaction has isolated comes back soon. */
-		while (bb->node[nid].held &&
-		       !bb_deflate(bb, nid, bb->node[nid].held))
-			msleep(20);
+		while (bb->node[nid].held)
+			if (!bb_deflate(bb, nid, bb->node[nid].held))
+				msleep(20);
 	}
 	mutex_unlock(&bb->lock);
 }
