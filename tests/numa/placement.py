@@ -253,12 +253,14 @@ def _second(one: Guest) -> None:
 def giant() -> None:
     """Told as such; an answer in pages of 4 KiB would be 512 or 262,144 times too small."""
     _need_giant()
-    with Ledger('--reserve', '0') as ledger, guest(PAIR, ledger, plugin={'claim': 'auto'}) as one:
+    with tempfile.TemporaryDirectory(prefix='ballast-') as work, Ledger('--reserve', '0') as ledger, \
+            guest(PAIR, ledger, plugin={'claim': 'auto'},
+                  extra=['-qmp', f'unix:{work}/qmp,server=on,wait=off']) as one:
         _check_equal(one, 1)
         tap.equal(nodes.free_huge(3, GIANT), 2 * GIANT, 'free in the pool after asking')
         _second(one)
         _check_equal(one, 1)
-        for answer in (one.placement(), one.exact()):
+        for answer in (one.placement(), one.exact(), _command('--qmp', f'{work}/qmp')['placement']):
             found = _backend(answer, 1)
             tap.equal((_by_node(found), found['absent'], found['page-size']), ({3: GIANT}, GIANT, GIANT),
                       answer['mode'])
