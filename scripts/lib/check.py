@@ -35,6 +35,12 @@ TAIL_LINES = 30
 AT_ONCE = 2                 # as long as each has a processor and
 ROOM = 4 << 20              # so much free memory, in KiB
 
+# These begin first, so that none is left over when all others have ended.
+LONGEST = ('series', 'functional/libvirt', 'qtest/late_hint', 'qtest/absent',
+           'unit', 'functional/numa_host', 'functional/driver',
+           'functional/migration', 'qtest/vhost', 'qtest/moving', 'qtest/fuzz',
+           'qtest/garbage', 'functional/survival')
+
 TAP_LINE = re.compile(r'^(not )?ok\b[ \t]*(\d+)?[ \t]*(?:-[ \t]*)?(.*)$')
 TAP_PLAN = re.compile(r'^1\.\.(\d+)[ \t]*(?:#[ \t]*(?:skip\S*)[ \t]*(.*))?$',
                       re.IGNORECASE)
@@ -308,6 +314,13 @@ def at_once():
     available = re.search(r'MemAvailable:\s*(\d+)', read_text('/proc/meminfo'))
     return max(1, min(AT_ONCE, len(os.sched_getaffinity(0)),
                       int(available[1]) // ROOM))
+
+
+def turn(name):
+    """When a unit begins: what needs no build first, while that is made."""
+    if name.startswith(('static/', 'build/')):
+        return -1
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 class Checker:
@@ -753,15 +766,14 @@ class Checker:
     def all(self):
         with ThreadPoolExecutor(at_once()) as pool:
             self.built = pool.submit(self.build_tests)
-            jobs = []
             try:
-                for unit in self.units():
-                    section = Section(self.report)
-                    jobs.append((section,
-                                 pool.submit(self.one, unit, section)))
-                for section, job in jobs:
+                units = [(unit, Section(self.report)) for unit in self.units()]
+                jobs = {unit.name: pool.submit(self.one, unit, section)
+                        for unit, section in
+                        sorted(units, key=lambda entry: turn(entry[0].name))}
+                for unit, section in units:
                     section.take_turn()
-                    job.result()
+                    jobs[unit.name].result()
             except BaseException:
                 stopping.set()
                 pool.shutdown(cancel_futures=True)

@@ -27,6 +27,7 @@
 #define CMD_READ    3       /* RESULT = dword at ADDR                                    */
 #define CMD_LOOP    4       /* ack, then dirty each page of ADDR, LEN until SEQ changes  */
 #define CMD_COUNT   5       /* RESULT = dwords of ADDR, LEN that differ from VALUE       */
+#define CMD_STAMP   6       /* store VALUE in the first dword of each page of ADDR, LEN  */
 
     .text
     .code16
@@ -71,6 +72,8 @@ dispatch:
     je      loop_
     cmpl    $CMD_COUNT, %eax
     je      count
+    cmpl    $CMD_STAMP, %eax
+    je      stamp
 done:
     movl    %ebp, ACK(%ebx)
     jmp     poll
@@ -101,6 +104,15 @@ count:
     decl    %ecx
     jnz     1b
 2:  movl    %eax, RESULT(%ebx)
+    jmp     done
+
+stamp:
+    shrl    $12, %ecx
+    jecxz   done
+1:  movl    %edx, (%edi)
+    addl    $4096, %edi
+    decl    %ecx
+    jnz     1b
     jmp     done
 
 loop_:

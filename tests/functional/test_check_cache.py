@@ -254,6 +254,17 @@ def meanwhile() -> None:
             here.write('tests/lib/helper.py', 'old')
 
 
+@tap.case('builds begin first, then what takes long, each of which there is')
+def longest() -> None:
+    """The report's order is another one, and stays."""
+    names = ['static/spdx', 'build/clang', 'unit', 'qtest/absent', 'qtest/device', 'functional/libvirt', 'series']
+    tap.equal(sorted(names, key=check.turn),
+              ['static/spdx', 'build/clang', 'series', 'functional/libvirt', 'qtest/absent', 'unit', 'qtest/device'])
+    folders = {'qtest': 'tests/qtest/ballast', 'functional': 'tests/functional'}
+    for kind, _, program in (name.partition('/') for name in check.LONGEST):
+        assert not program or (REPO / folders[kind] / f'test_{program}.py').exists(), f'no {kind}/{program}'
+
+
 @tap.case('two run at once, and report in order')
 def two_at_once() -> None:
     """The first one waits for the second, and goes on when that has long ended."""

@@ -323,12 +323,15 @@ def flat() -> None:
         nodes.move(one.pid, range(area, area + SIZE * MIB, PAGE), 3)
         answer = one.placement(samples=65536)
         tap.equal([3 in vnode['pnodes'] for vnode in answer['vnodes']], [True], 'guest nodes that are on node 3')
-        tap.equal(one.truth(0)[3], SIZE * MIB, 'before')
+        before = one.truth(0)[3]
+        # and a page of the firmware or a ring, if QEMU ran there when that was touched
+        assert SIZE * MIB <= before < (SIZE + 1) * MIB, before
         tap.equal(_ask(one, 3, 12, exact=True), [0], 'guest nodes')
         driver.obey()
         end = _done(one)
         tap.equal((end['status'], end['got'], end['other'], end['parts']), ('reached', 12, 0, {(0, 3): 12}), 'the end')
-        tap.equal(one.truth(0)[3], (SIZE - 12) * MIB, 'by the kernel')         # the rings are elsewhere
+        now = one.truth(0)[3]
+        assert before - 12 * MIB <= now < before - 11 * MIB, f'by the kernel: {before}, then {now}'
 
 
 @tap.case("a guest that ignores its target gives nothing, and that is told")

@@ -11,7 +11,7 @@ from .vm import VM, Qtest, wait_until
 
 BASE = 0x1000
 _SEQ, _ACK, _COMMAND, _RESULT, _MAGIC, _LAPS, _EXTRA = 0, 4, 8, 24, 28, 32, 36
-_WRITE, _FILL, _READ, _LOOP, _COUNT = range(1, 6)
+_WRITE, _FILL, _READ, _LOOP, _COUNT, _STAMP = range(1, 7)
 
 
 class Mailbox:
@@ -48,6 +48,10 @@ class Mailbox:
     def fill(self, addr: int, length: int, value: int) -> None:
         """Store a dword all over a range."""
         self._do(_FILL, addr, length, value)
+
+    def stamp(self, addr: int, length: int, value: int) -> None:
+        """Store a dword at the beginning of each page: quicker than fill(), each dword of which KVM may emulate."""
+        self._do(_STAMP, addr, length, value)
 
     def begin_fill(self, addr: int, length: int, value: int) -> None:
         """The same, but return at once: acknowledged() tells when it is done."""

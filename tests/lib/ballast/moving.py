@@ -9,15 +9,13 @@ free pages were hinted (their content is anybody's).  After a migration all of t
 the same on both sides, except for pages that were hinted and not used again.
 """
 
-import os
 import random
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from . import host, mailbox, tap, virtio
-from .vm import VM, start_migration, wait_migration, wait_until
+from .vm import VM, differences, start_migration, wait_migration, wait_until
 
 MIB = 1 << 20
 PAGE = virtio.PAGE
@@ -239,24 +237,6 @@ class Worker:
         self.ballooned.clear()
 
 
-def memory(vm: VM, size: int) -> bytes:
-    """All of the guest's memory."""
-    name = os.path.join(vm.temp_dir, 'memory')
-    vm.qmp('pmemsave', val=0, size=size, filename=name)
-    data = Path(name).read_bytes()
-    os.unlink(name)
-    return data
-
-
-def different(a: bytes, b: bytes) -> Iterator[int]:
-    """Pages that differ."""
-    for start in range(0, len(a), MIB):
-        if a[start:start + MIB] != b[start:start + MIB]:
-            for at in range(start, min(start + MIB, len(a)), PAGE):
-                if a[at:at + PAGE] != b[at:at + PAGE]:
-                    yield at // PAGE
-
-
 class Move:
     """Source and destination hosts, each with a ledger, and migrations between them."""
 
@@ -360,8 +340,9 @@ class Move:
     def wrong(self) -> List[int]:
         """Pages that must be the same on both sides, and differ."""
         assert self.dst
-        wrong = [page for page in different(memory(self.src, self.layout.size), memory(self.dst, self.layout.size))
-                 if page not in self.worker.hinted | self.worker.torn]
+        anything = self.worker.hinted | self.worker.torn
+        wrong = [addr // PAGE for addr in differences(self.src, self.dst, 0, self.layout.size, PAGE)
+                 if addr // PAGE not in anything]
         kinds = {'used': self.worker.used, 'ballooned': self.worker.ballooned}
         for name, pages in kinds.items():
             tap.note(f'{name}: {len(pages)} pages, {len(pages.intersection(wrong))} of them differ')

@@ -6,14 +6,12 @@ and a threshold of less than a page: it sends everything that is dirty, again an
 vCPU is stopped.  A *slow* one sends a page in 100 ms: it stays in its generation until harvest() ends that.
 """
 
-import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from . import mailbox, paths, tap, virtio
-from .vm import VM, start_migration, wait_migration, wait_until
+from .vm import VM, differences, start_migration, wait_migration, wait_until
 
 MIB = 1 << 20
 PAGE = virtio.PAGE
@@ -111,13 +109,7 @@ class Pair:
 
     def differ(self, start: int = 4 * MIB, length: int = MEMORY - 4 * MIB) -> List[str]:
         """Where the memory of the two ends differs (the firmware's own is left out)."""
-        content = []
-        for vm in (self.src, self.dst):
-            name = os.path.join(vm.temp_dir, 'memory')
-            vm.qmp('pmemsave', val=start, size=length, filename=name)
-            content.append(Path(name).read_bytes())
-        return [hex(start + at) for at in range(0, length, PAGE)
-                if content[0][at:at + PAGE] != content[1][at:at + PAGE]]
+        return [hex(page) for page in differences(self.src, self.dst, start, length, PAGE)]
 
     def check(self, *holds: int) -> None:
         """Both ends are the same, and these pages of AREA hold DATA on the destination."""

@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Type, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, Union
 
 from . import paths, tap
 
@@ -33,10 +33,11 @@ from qemu.qmp import ExecuteError                              # noqa: E402,F401
 
 TIMEOUT = 60.0      # a bound for failures only: nothing here measures time
 _POLL = 0.005
+_PIECE = 1 << 20    # of guest memory, at a time: quickest while it stays in the cache
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
-    """Poll until the condition is true, and return what it returned."""
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT, pause: float = _POLL) -> Any:
+    """Poll until the condition is true, and return what it returned; a condition that costs much wants a pause."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -44,7 +45,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT
             return value
         if time.monotonic() > deadline:
             raise TimeoutError(f'waited {timeout:g} s for {what}')
-        time.sleep(_POLL)
+        time.sleep(pause)
 
 
 class Qtest(QEMUQtestProtocol):
@@ -289,6 +290,51 @@ class VM(QEMUMachine):
         self.qmp('query-version')
         return True
 
+    # -- memory -----------------------------------------------------------
+
+    def memory(self, start: int, size: int) -> Iterator[Tuple[int, bytes]]:
+        """Guest RAM in pieces, with their addresses: out of QEMU's memory, or the file that it shares.
+
+        pmemsave goes through another file.  On a PC this includes what its holes below 1 MiB hide.
+        """
+        for addr, length, where in self._stretches(start, size):
+            name, offset = self._file_of(where, length)
+            with open(name, 'rb', buffering=0) as file:
+                for at in range(0, length, _PIECE):
+                    wanted = min(_PIECE, length - at)
+                    piece = os.pread(file.fileno(), wanted, offset + at)
+                    assert len(piece) == wanted, f'{len(piece):#x} of {wanted:#x} bytes at {addr + at:#x}'
+                    yield addr + at, piece
+
+    def _file_of(self, where: int, length: int) -> Tuple[str, int]:
+        """What holds memory of QEMU, and where: a shared file, in which reading a hole allocates nothing, or just memory."""
+        process = Path(f'/proc/{self.get_pid()}')
+        for line in (process / 'maps').read_text('utf-8').splitlines():
+            bounds, access, offset, _, inode, *_ = line.split()
+            start, end = (int(bound, 16) for bound in bounds.split('-'))
+            if start <= where and where + length <= end and access.endswith('s'):
+                for fd in (process / 'fd').iterdir():
+                    with suppress(FileNotFoundError):       # closed meanwhile
+                        if os.readlink(fd).startswith('/memfd:') and fd.stat().st_ino == int(inode):
+                            return str(fd), int(offset, 16) + where - start
+        return str(process / 'mem'), where
+
+    def _stretches(self, start: int, size: int) -> Iterator[Tuple[int, int, int]]:
+        """Parts of a range that QEMU has in one block each: address, size, address in QEMU."""
+        (block, where), last = self._host_address(start), self._host_address(start + size - 1)
+        if last == (block, where + size - 1):
+            yield start, size, where
+            return
+        half = size // 2
+        yield from self._stretches(start, half)
+        yield from self._stretches(start + half, size - half)
+
+    def _host_address(self, addr: int) -> Tuple[str, int]:
+        said = self.hmp(f'gpa2hva {addr:#x}')
+        match = re.search(r'\((.*)\) is (0x[0-9a-f]+)', said)
+        assert match, said
+        return match[1], int(match[2], 16)
+
     # -- talking ----------------------------------------------------------
 
     def qmp(self, cmd: str, args_dict: Optional[Dict[str, object]] = None,  # type: ignore[override]
@@ -349,6 +395,17 @@ class VM(QEMUMachine):
         """migrate-set-capabilities from {name: state}."""
         self.qmp('migrate-set-capabilities', {'capabilities': [
             {'capability': name, 'state': state} for name, state in capabilities.items()]})
+
+
+def differences(one: VM, other: VM, start: int, size: int, unit: int) -> List[int]:
+    """Where the RAM of two guests differs: addresses of units."""
+    differ = []
+    for (at, here), (same, there) in zip(one.memory(start, size), other.memory(start, size), strict=True):
+        assert at == same, 'not the same memory'
+        if here != there:
+            differ += [at + offset for offset in range(0, len(here), unit)
+                       if here[offset:offset + unit] != there[offset:offset + unit]]
+    return differ
 
 
 class Sink:

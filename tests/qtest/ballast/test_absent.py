@@ -46,7 +46,7 @@ def _memfd_of(vm: VM) -> Path:
 def fresh(accel: str, *extra: str) -> None:
     """A guest that has used little: little is looked at by QEMU, all of the rest is left out."""
     with pair(accel, *extra) as both:
-        both.box.fill(AREA, MIB, DATA)
+        both.box.stamp(AREA, MIB, DATA)
         info = both.migrate()
         absent = both.absent()
         tap.note(str(absent))
@@ -62,7 +62,7 @@ def zeros(accel: str, *extra: str) -> None:
     with pair(accel, *extra) as both:
         both.src.qtest.do(f'memset {AREA:#x} {64 * MIB:#x} 0')
         for offset in range(0, 64 * MIB, 16 * MIB):
-            both.box.fill(AREA + offset, MIB, DATA)
+            both.box.stamp(AREA + offset, MIB, DATA)
         info = both.migrate()
         absent = both.absent()
         tap.note(str(absent))
@@ -81,7 +81,7 @@ def fresh_stock() -> None:
 def growth(plugin: bool) -> int:
     """By how much a memfd grows on the source while it migrates."""
     with pair('tcg', *memfd(MEMORY), plugin=plugin) as both:
-        both.box.fill(AREA, MIB, DATA)
+        both.box.stamp(AREA, MIB, DATA)
         before = _blocks(both.src)
         both.migrate()
         grown = _blocks(both.src) - before
@@ -104,7 +104,7 @@ def memfd_growth_stock() -> None:
 def transport(capabilities: Mapping[str, bool]) -> None:
     """The same over another transport."""
     with pair('kvm' if not mailbox.ACCELS['kvm'].missing() else 'tcg') as both:
-        both.box.fill(AREA, MIB, DATA)
+        both.box.stamp(AREA, MIB, DATA)
         both.migrate(capabilities)
         both.check(0, MIB - PAGE)
         assert both.absent()['skipped-bytes'] > 0.9 * MEMORY
@@ -113,7 +113,7 @@ def transport(capabilities: Mapping[str, bool]) -> None:
 def mapped_ram() -> None:
     """To a file, and from there: pages that are not in the file are zero."""
     with pair('tcg') as both, tempfile.TemporaryDirectory(prefix='ballast-') as directory:
-        both.box.fill(AREA, MIB, DATA)
+        both.box.stamp(AREA, MIB, DATA)
         uri = f'file:{directory}/ram'
         for vm in (both.src, both.dst):
             vm.set_capabilities({'events': True, 'mapped-ram': True})
@@ -129,7 +129,7 @@ def mapped_ram() -> None:
 def stopped_guest() -> None:
     """A paused guest is saved without its absent pages, too."""
     with pair('tcg') as both:
-        both.box.fill(AREA, MIB, DATA)
+        both.box.stamp(AREA, MIB, DATA)
         both.src.qmp('stop')
         both.migrate()
         both.check(0)
@@ -154,7 +154,7 @@ def written_after(accel: str, *extra: str) -> None:
 
 def zeroed_at_last(both: Pair) -> None:
     """The rest of a migration that has sent data: zeros instead, which arrive."""
-    both.do(lambda: both.box.fill(AREA, MIB, 0))
+    both.do(lambda: both.box.stamp(AREA, MIB, 0))
     both.send()
     both.finish()
     both.check()
@@ -180,7 +180,7 @@ def zeroed_again(accel: str) -> None:
     with pair(accel) as both:
         both.start()
         both.send()
-        both.do(lambda: both.box.fill(AREA, MIB, DATA))
+        both.do(lambda: both.box.stamp(AREA, MIB, DATA))
         both.send()
         zeroed_at_last(both)
 
@@ -188,7 +188,7 @@ def zeroed_again(accel: str) -> None:
 def sent_then_zero(accel: str) -> None:
     """Sent in round 1, then zeroed: never left out."""
     with pair(accel) as both:
-        both.box.fill(AREA, MIB, DATA)
+        both.box.stamp(AREA, MIB, DATA)
         both.start()
         both.send()
         zeroed_at_last(both)
@@ -200,7 +200,7 @@ def zero_twice(accel: str, *extra: str) -> None:
         both.start()
         both.send()
         duplicate = both.ram()['duplicate']
-        both.do(lambda: both.box.fill(AREA, 16 * MIB, 0))
+        both.do(lambda: both.box.stamp(AREA, 16 * MIB, 0))
         both.send()
         absent = both.absent()
         tap.note(str(absent))
@@ -217,13 +217,13 @@ def cancelled(accel: str) -> None:
     """What one migration left out, the next one does not know: everything counts anew."""
     with pair(accel) as both:
         both.start()
-        both.do(lambda: both.box.fill(AREA, MIB, DATA))
+        both.do(lambda: both.box.stamp(AREA, MIB, DATA))
         both.send()
         both.src.qmp('migrate_cancel')
         wait_until(lambda: both.src.migration()['status'] == 'cancelled', 'the end of the first one')
         both.dst.shutdown(hard=True)
         both.box.stop()
-        both.box.fill(AREA + MIB, MIB, DATA)
+        both.box.stamp(AREA + MIB, MIB, DATA)
         with VM([*mailbox.microvm(f'{MEMORY // MIB}M'), *mailbox.ACCELS[accel].args, '-incoming', 'defer'],
                 plugin={}, name='second') as second:
             second.launch()
@@ -243,7 +243,7 @@ def dropped_when_sent(accel: str, *extra: str) -> None:
     """Reported after it was sent, so discarded: zero on the other side, too."""
     host.need_device()
     with pair(accel, *extra, balloon='virtio-balloon-ledger-device,free-page-reporting=on') as both:
-        both.box.fill(AREA, MIB, DATA)
+        both.box.stamp(AREA, MIB, DATA)
         balloon = _balloon(both, virtio.REPORTING)
         both.start()
         both.send()
@@ -258,7 +258,7 @@ def dropped_when_sent(accel: str, *extra: str) -> None:
 def ballooned_before(accel: str, device: str, *extra: str) -> None:
     """In the balloon of any device: left out."""
     with pair(accel, *extra, balloon=device) as both:
-        both.box.fill(AREA, 32 * MIB, DATA)
+        both.box.stamp(AREA, 32 * MIB, DATA)
         balloon = _balloon(both, virtio.MUST_TELL_HOST if 'ledger' in device else 0)
         balloon.inflate([page // PAGE for page in range(AREA, AREA + 32 * MIB, PAGE)])
         both.migrate()
@@ -271,13 +271,13 @@ def hinted(accel: str) -> None:
     """Hinted before it was sent, zeroed, used again: only what was used again is sent."""
     host.need_device()
     with pair(accel, balloon='virtio-balloon-ledger-device,free-page-hint=on') as both:
-        both.box.fill(AREA, 32 * MIB, DATA)
+        both.box.stamp(AREA, 32 * MIB, DATA)
         balloon = _balloon(both, virtio.HINT)
         both.start(SLOW)
         balloon.hint_id(balloon.wait_cmd_id())
         balloon.hint(AREA, 32 * MIB)
         wait_until(lambda: host.verdicts(both.src)['applied'] == 1, 'the verdict')
-        both.do(lambda: both.box.fill(AREA, 32 * MIB, 0))
+        both.do(lambda: both.box.stamp(AREA, 32 * MIB, 0))
         both.do(lambda: both.box.write(AREA + MIB, DATA))
         tap.equal(both.ram()['dirty-sync-count'], 1, 'generation')
         both.go_on()
@@ -316,7 +316,7 @@ def named_file(share: str) -> None:
         dst.launch()
         both = Pair(src, dst, mailbox.boot(src))
         dst.qtest.do(f'memset {AREA + MIB:#x} {MIB:#x} 0x77')      # what a file may hold from before
-        both.box.fill(AREA, MIB, DATA)
+        both.box.stamp(AREA, MIB, DATA)
         both.migrate()
         both.check(0)
         absent = both.absent()
@@ -330,7 +330,7 @@ def hugetlb() -> None:
     tap.need(free >= 96, '96 free huge pages of 2 MiB (vm.nr_hugepages)')
     size = 96 * MIB
     with pair('tcg', *memfd(size, ',hugetlb=on'), memory=size) as both:
-        both.box.fill(AREA, MIB, DATA)
+        both.box.stamp(AREA, MIB, DATA)
         before = _blocks(both.src)
         both.migrate()
         tap.equal(_blocks(both.src) - before, 0, 'growth')
@@ -382,7 +382,7 @@ def plugged(kind: str) -> None:
 def postcopy() -> None:
     """With postcopy the destination may ask for any page: nothing is left out, and it says why."""
     with pair('tcg') as both:
-        both.box.fill(AREA, MIB, DATA)
+        both.box.stamp(AREA, MIB, DATA)
         both.migrate({'postcopy-ram': True})
         both.check(0)
         tap.equal((both.absent()['use'], both.absent()['skipped']), ('postcopy', 0))
@@ -408,12 +408,12 @@ def snapshot() -> None:
             'driver': 'qcow2', 'file': 'file0', 'size': MIB}})
         _job(src, 'format')
         src.qmp('blockdev-add', {'node-name': 'disk0', 'driver': 'qcow2', 'file': 'file0'})
-        both.box.fill(AREA, PAGE, DATA)
+        both.box.stamp(AREA, PAGE, DATA)
         arguments = {'tag': 'one', 'vmstate': 'disk0', 'devices': ['disk0']}
         src.qmp('snapshot-save', {'job-id': 'save', **arguments})
         _job(src, 'save')
         tap.equal((both.absent()['use'], both.absent()['skipped']), ('snapshot', 0))
-        both.box.fill(AREA + MIB, MIB, DATA)
+        both.box.stamp(AREA + MIB, MIB, DATA)
         src.qmp('snapshot-load', {'job-id': 'load', **arguments})
         _job(src, 'load')
         tap.equal(src.qtest.readl(AREA), DATA)

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 
 # pylint: disable=wrong-import-position
 from ballast import host, mailbox, paths, tap, virtio                  # noqa: E402
-from ballast.vm import VM, start_migration, wait_migration, wait_until  # noqa: E402
+from ballast.vm import VM, differences, start_migration, wait_migration, wait_until  # noqa: E402
 
 MIB = 1 << 20
 PAGE = virtio.PAGE
@@ -138,7 +138,8 @@ class Held:
         self._limit(MEDIUM, PAGE - 1)
         while True:
             now = max(self._syncs(), 1)
-            wait_until(lambda: self._dirty_bulk() > now, 'the next generation')  # pylint: disable=W0640
+            # all that was sent since the last look is dirty again; what is sent in a pause is little of the bulk
+            wait_until(lambda: self._dirty_bulk() > now, 'the next generation', pause=0.02)  # pylint: disable=W0640
             self._limit(SLOW, PAGE - 1)
             if self._ram()['remaining'] >= self.BULK // 2:
                 break
@@ -192,7 +193,7 @@ class Held:
         if self.case.length == PAGE:
             self.box.write(self.page, value)
         else:
-            self.box.fill(self.page - self.case.before, self.case.length, value)
+            self.box.stamp(self.page - self.case.before, self.case.length, value)
 
     def write(self, value: int = NEW) -> None:
         """The vCPU writes the page; it has on return."""
@@ -447,15 +448,9 @@ def _reach(held: Held, generation: str) -> None:
 
 
 def _same(held: Held, start: int, length: int) -> bool:
-    content = []
-    for vm in (held.src, held.dst):
-        name = os.path.join(vm.temp_dir, 'memory')
-        vm.qmp('pmemsave', val=start, size=length, filename=name)
-        content.append(Path(name).read_bytes())
-    differ = [hex(start + at) for at in range(0, length, 4) if content[0][at:at + 4] != content[1][at:at + 4]] \
-        if content[0] != content[1] else []
+    differ = differences(held.src, held.dst, start, length, 4)
     if differ:
-        tap.note(f'{len(differ)} dwords differ, first {differ[:4]}')
+        tap.note(f'{len(differ)} dwords differ, first {[hex(at) for at in differ[:4]]}')
     return not differ
 
 

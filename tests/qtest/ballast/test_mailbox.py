@@ -33,6 +33,9 @@ def commands(accel: str, pc: bool) -> None:
         box.fill(PAGE, 8192, 0xa5a5a5a5)
         tap.equal(vm.qtest.read(PAGE - 4, 8200), bytes(4) + b'\xa5' * 8192 + bytes(4))
         tap.equal(box.count_different(PAGE - 4, 8200, 0xa5a5a5a5), 2)
+        box.stamp(PAGE, 8192, 0xc3c3c3c3)
+        tap.equal(vm.qtest.read(PAGE - 4, 12296),
+                  bytes(4) + 2 * (b'\xc3' * 4 + b'\xa5' * 4092) + bytes(4100))
         box.start_loop(PAGE, 16384, PAGE + (1 << 20))
         box.wait_full_lap()
         box.stop()
