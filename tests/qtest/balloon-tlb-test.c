@@ -17,9 +17,7 @@ static void test_second_block(void)
         " -numa node,memdev=m0 -numa node,memdev=m1");
 
     hint_capability(qts, "pause-before-switchover");
-    qtest_qmp_assert_success(
-        qts, "{ 'execute': 'migrate',"
-        "  'arguments': { 'uri': 'exec:cat >/dev/null' } }");
+    hint_migrate(qts, NOWHERE);
     WAIT_FOR(hint_migration_is(qts, "pre-switchover"));
     /* sent once and dirty again: the last sync finds it new in the bitmap */
     qtest_memset(qts, 0x2000000, 0x5a, 0x100000);

@@ -154,6 +154,14 @@ class Worker:
         self.answered = cmd_id
         return self._kick('hint', [[self.balloon.id_buffer(cmd_id)]])
 
+    def answer_next(self) -> None:
+        """The driver waits for the next id, and answers it.
+
+        A round is counted before its id is published: the log is armed in between, without the big lock.
+        """
+        self.answered = self.balloon.wait_cmd_id(self.answered)
+        self.balloon.hint_id(self.answered)
+
     def hint(self) -> bool:
         """Free pages are hinted, one by one or as a range."""
         pages = self._run(self._free)

@@ -5,8 +5,10 @@
  *
  * The firmware polls a byte at MAILBOX.  At GO it writes NEW to PAGE, and then
  * DONE to the mailbox: a write of a real vCPU, so that the accelerator's dirty
- * log is what is tested.  PAGE is behind 128 pages that are not zero, of which
- * a migration at 1,000 bytes a second sends one per 100 ms.
+ * log is what is tested.
+ *
+ * A migration stays in its first round for half a minute: memory from HEAP_END
+ * to MEMORY is not zero, and the slowest one sends 128 KiB of it per 100 ms.
  */
 #ifndef TESTS_BALLAST_HINT_DRIVER_H
 #define TESTS_BALLAST_HINT_DRIVER_H
@@ -22,9 +24,11 @@
 #define PAGE          0x90000
 #define HEAP          0x1000000     /* rings and buffers, to HEAP_END */
 #define HEAP_END      0x1100000
+#define MEMORY        0x4000000     /* each machine has that much, or more */
 #define SLOT          5
 #define HINT_QUEUE    3
 #define TRIES         6000          /* of 10 ms */
+#define NOWHERE       "exec:cat >/dev/null"
 
 enum { GO = 1, DONE = 2, OLD = 0x11, NEW = 0x33 };
 
@@ -110,16 +114,6 @@ static inline void hint_driver_init(HintDriver *d, QTestState *qts)
     qvirtio_set_driver_ok(vdev);
 }
 
-static inline void hint_driver_free(HintDriver *d)
-{
-    qvirtqueue_cleanup(d->dev->vdev.bus, d->vq, &d->alloc);
-    qpci_iounmap(d->dev->pdev, d->dev->bar);
-    g_free(d->dev->pdev);
-    g_free(d->dev);
-    qpci_free_pc(d->pci);
-    alloc_destroy(&d->alloc);
-}
-
 /* One buffer; it has been handled on return. */
 static inline void hint_driver_add(HintDriver *d, uint64_t addr, uint32_t len,
                                    bool write)
@@ -147,17 +141,6 @@ static inline void hint_driver_begin(HintDriver *d)
     hint_driver_add(d, buffer, sizeof(uint32_t), false);
 }
 
-/* A migration that stays in its first round. */
-static inline void hint_migrate(QTestState *qts, const char *uri)
-{
-    qtest_memset(qts, 0x10000, 0x5a, PAGE - 0x10000);
-    qtest_qmp_assert_success(
-        qts, "{ 'execute': 'migrate-set-parameters',"
-        "  'arguments': { 'max-bandwidth': 1000, 'downtime-limit': 1 } }");
-    qtest_qmp_assert_success(
-        qts, "{ 'execute': 'migrate', 'arguments': { 'uri': %s } }", uri);
-}
-
 static inline void hint_capability(QTestState *qts, const char *name)
 {
     qtest_qmp_assert_success(
@@ -174,6 +157,58 @@ static inline bool hint_migration_is(QTestState *qts, const char *wanted)
 
     g_assert_cmpstr(status, !=, "failed");
     return !g_strcmp0(status, wanted);
+}
+
+/* Is it in its first round? */
+static inline bool hint_first_round(QTestState *qts)
+{
+    g_autoptr(QDict) info = qtest_qmp_assert_success_ref(
+        qts, "{ 'execute': 'query-migrate' }");
+    QDict *ram = qdict_get_qdict(info, "ram");
+
+    return ram && qdict_get_int(ram, "dirty-sync-count") == 1;
+}
+
+static inline void hint_migrate(QTestState *qts, const char *uri)
+{
+    qtest_qmp_assert_success(
+        qts, "{ 'execute': 'migrate', 'arguments': { 'uri': %s } }", uri);
+}
+
+/* A migration that stays in its first round and has asked for hints. */
+static inline void hint_driver_migrate(HintDriver *d, const char *uri)
+{
+    qtest_memset(d->qts, HEAP_END, 0x5a, MEMORY - HEAP_END);
+    qtest_qmp_assert_success(
+        d->qts, "{ 'execute': 'migrate-set-parameters',"
+        "  'arguments': { 'max-bandwidth': 1000, 'downtime-limit': 1 } }");
+    hint_migrate(d->qts, uri);
+    hint_driver_begin(d);
+}
+
+/* Hint a page; it has been handled on return, in the first round. */
+static inline void hint_driver_hint(HintDriver *d, uint64_t addr)
+{
+    hint_driver_add(d, addr, 4096, true);
+    g_assert_true(hint_first_round(d->qts));
+}
+
+static inline void hint_driver_cancel(HintDriver *d)
+{
+    qtest_qmp_assert_success(d->qts, "{ 'execute': 'migrate_cancel' }");
+    WAIT_FOR(hint_migration_is(d->qts, "cancelled"));
+}
+
+/* The end of driver and machine. */
+static inline void hint_driver_quit(HintDriver *d)
+{
+    qvirtqueue_cleanup(d->dev->vdev.bus, d->vq, &d->alloc);
+    qpci_iounmap(d->dev->pdev, d->dev->bar);
+    g_free(d->dev->pdev);
+    g_free(d->dev);
+    qpci_free_pc(d->pci);
+    alloc_destroy(&d->alloc);
+    qtest_quit(d->qts);
 }
 
 #endif

@@ -93,8 +93,7 @@ def control() -> None:
     with moving(ONE, 'kvm', tap.options.seed, device='virtio-balloon-pci', plugin=False) as move:
         move.begin()
         move.hold(1)
-        move.worker.balloon.wait_cmd_id()
-        move.worker.answer()
+        move.worker.answer_next()
         for _ in range(40):
             assert move.worker.reuse()
         move.let()
@@ -245,7 +244,8 @@ def never_answers() -> None:
     with moving() as move:
         move.begin()
         move.hold(2)
-        tap.equal(move.src.qmp('query-free-page-hints')['state'], 'requested', 'state')
+        # not at once: see answer_next()
+        wait_until(lambda: move.src.qmp('query-free-page-hints')['state'] == 'requested', 'the id to be published')
         move.worker.balloon.queues['hint'].add([virtio.into(SENT, PAGE)], kick=False)
         move.let(working=False)
         tap.equal(move.src.qmp('query-free-page-hints')['state'], 'done', 'state')
@@ -258,8 +258,7 @@ def never_answers() -> None:
 def _dribble(move: Move) -> Dict[str, int]:
     """Hint page after page, whatever round it is, until nobody has waited for the last hundred."""
     wait, quiet = {'slices': -1}, 0
-    move.worker.balloon.wait_cmd_id(move.worker.answered)
-    move.worker.answer()
+    move.worker.answer_next()
     for page in move.worker.arena:
         move.worker.hinted.add(page)
         move.worker.balloon.hint(page * PAGE)
@@ -333,7 +332,7 @@ def dimm() -> None:
         qtest.do(f'memset {DIMM_AT:#x} {4 * DIMM_PAGES * PAGE:#x} 0x77')
         move.begin()
         move.hold(2)
-        move.worker.answer()
+        move.worker.answer_next()
         free, kept, gone = (DIMM_AT + number * DIMM_PAGES * PAGE for number in range(3))
         qtest.do(f'memset {free:#x} {2 * DIMM_PAGES * PAGE:#x} 0x78')
         balloon.inflate(list(range(gone // PAGE, gone // PAGE + DIMM_PAGES)))
@@ -424,7 +423,7 @@ def layout() -> None:
     with moving() as move:
         move.begin()
         move.hold(2)
-        move.worker.answer()
+        move.worker.answer_next()
 
         def hint() -> Dict[str, int]:
             before = host.verdicts(move.src)
@@ -439,8 +438,7 @@ def layout() -> None:
         tap.equal(hint(), {'late': 1}, 'a block has come')
         move.go_on()
         move.hold(3)
-        move.worker.answered = move.worker.balloon.wait_cmd_id(move.worker.answered)
-        move.worker.balloon.hint_id(move.worker.answered)
+        move.worker.answer_next()
         tap.equal(hint(), {'applied': 1}, 'the next generation')
         move.src.qmp('object-del', id='new')
         tap.equal(hint(), {'late': 1}, 'a block has gone')
@@ -458,7 +456,7 @@ def grown() -> None:
         move.src.qmp('trace-event-set-state', name='ballast_layout', enable=True)
         move.begin()
         move.hold(2)
-        move.worker.answer()
+        move.worker.answer_next()
         tables.grow(move.src.qtest)
         assert 'layout=' in move.src.log(), 'no block has changed'
         wait_until(lambda: move.src.migration()['status'] == 'cancelled', 'the end of the migration')
@@ -478,7 +476,7 @@ def merged() -> None:
         move.src.qmp('trace-event-set-state', name='ballast_hints_apply', enable=True)
         move.begin()
         move.hold(1)
-        move.worker.answer()
+        move.worker.answer_next()
         pages = [page for page in PAGES[:100] if page != PAGES[50]] + [PAGES[7], PAGES[8]]
         move.worker.dice.shuffle(pages)
         move.worker.hinted.update(pages)
