@@ -42,8 +42,13 @@
 /* Page numbers in a message to a stock device: what every device can take. */
 #define BB_MAX_PFNS	256
 
-/* 4K pages in one message, so that the device is not busy with it for long. */
+/*
+ * 4K pages in one message, so that the device is not busy with it for long.
+ * Inflating takes less at a time: the device frees one piece while the guest
+ * looks for the next one, and clears it.
+ */
 #define BB_MESSAGE_PAGES	65536
+#define BB_PIECE_PAGES		8192
 
 /* Bits of bb.news. */
 enum bb_news {
@@ -103,6 +108,7 @@ struct bb_goal {
  * @vq: where it goes
  * @num: entries in use
  * @pages: 4K pages they stand for
+ * @under_way: the device has it; it answers on @vq, and @num is 0
  * @pfn: entries for a stock device
  * @range: entries with node targets negotiated
  */
@@ -110,6 +116,7 @@ struct bb_message {
 	struct virtqueue *vq;
 	unsigned int num;
 	unsigned long pages;
+	bool under_way;
 	union {
 		__virtio32 pfn[BB_MAX_PFNS];
 		__le64 range[BALLAST_BALLOON_MAX_ENTRIES];
@@ -274,6 +281,21 @@ void bb_message_add(struct bb *bb, struct virtqueue *vq, struct page *page,
 		    unsigned int order);
 
 /**
+ * bb_message_post() - send what was added; whatever is told next waits for it
+ * @bb: the balloon; bb.lock is held
+ *
+ * bb_message_wait() has to follow, before anybody relies on the device having
+ * seen it, and before the device may be reset.
+ */
+void bb_message_post(struct bb *bb);
+
+/**
+ * bb_message_wait() - wait until the device has answered what was posted
+ * @bb: the balloon; bb.lock is held
+ */
+void bb_message_wait(struct bb *bb);
+
+/**
  * bb_message_send() - send what was added, and wait for the answer
  * @bb: the balloon; bb.lock is held
  */
@@ -293,8 +315,11 @@ int bb_nodes_init(struct bb *bb);
  * bb_inflate() - take pages of a node into the balloon
  * @bb: the balloon; bb.lock is not held
  * @nid: a node that has memory
- * @pages: at most so many; fewer are taken if one message cannot hold them
+ * @pages: at most so many; fewer are taken at a time, so that a new goal is
+ *         seen: BB_MESSAGE_PAGES, or what one message can tell of single pages
  * @dry: (out) the node has no more to give
+ *
+ * The device has seen them all on return.
  *
  * Return: pages taken
  */

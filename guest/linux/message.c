@@ -3,9 +3,11 @@
  * The inflate and deflate queues: blocks where the device knows them, lists
  * of 4K page numbers where it does not.
  *
- * One message is under way at a time, and its answer is waited for: when
- * the device has answered, it has seen the whole of it.  A device that is
- * broken or gone answers nothing; then nothing more is told.
+ * One message is under way at a time: when the device has answered, it has
+ * seen the whole of it.  Inflating does not wait for that at once, and takes
+ * pages meanwhile; all else that is told waits first, so that the device
+ * never sees a deflate before the inflate of the same block.  A device that
+ * is broken or gone answers nothing; then nothing more is told.
  */
 
 #include <linux/scatterlist.h>
@@ -28,7 +30,16 @@ bool bb_wait_answer(struct bb *bb, struct virtqueue *vq)
 	return answered;
 }
 
-void bb_message_send(struct bb *bb)
+void bb_message_wait(struct bb *bb)
+{
+	struct bb_message *message = &bb->message;
+
+	if (message->under_way)
+		bb_wait_answer(bb, message->vq);
+	message->under_way = false;
+}
+
+void bb_message_post(struct bb *bb)
 {
 	struct bb_message *message = &bb->message;
 	struct virtqueue *vq = message->vq;
@@ -49,7 +60,13 @@ void bb_message_send(struct bb *bb)
 	if (virtqueue_add_outbuf(vq, &sg, 1, message, GFP_NOWAIT))
 		return;
 	virtqueue_kick(vq);
-	bb_wait_answer(bb, vq);
+	message->under_way = true;
+}
+
+void bb_message_send(struct bb *bb)
+{
+	bb_message_post(bb);
+	bb_message_wait(bb);
 }
 
 static void message_range(struct bb *bb, struct page *page, unsigned int order)
@@ -81,6 +98,7 @@ static void message_pfns(struct bb *bb, struct page *page, unsigned int order)
 void bb_message_add(struct bb *bb, struct virtqueue *vq, struct page *page,
 		    unsigned int order)
 {
+	bb_message_wait(bb);
 	bb->message.vq = vq;
 	if (bb->ranges)
 		message_range(bb, page, order);

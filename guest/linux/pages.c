@@ -124,11 +124,9 @@ static struct page *take_one(int nid, unsigned int order)
 static void take_pages(int nid, unsigned long pages, struct list_head *taken,
 		       bool *dry)
 {
-	unsigned long limit = BB_MESSAGE_PAGES >> BB_UNIT_ORDER;
 	unsigned int entries = 0, order = BB_TOP_ORDER;
 	struct page *page;
 
-	pages = min(pages, limit);
 	while (pages && entries < BALLAST_BALLOON_MAX_ENTRIES) {
 		order = min_t(unsigned int, order, ilog2(pages));
 		page = take_one(nid, order);
@@ -162,14 +160,14 @@ static void put_in(struct bb *bb, struct page *page)
 	}
 }
 
-unsigned long bb_inflate(struct bb *bb, int nid, unsigned long pages,
-			 bool *dry)
+/* Returns before the device has answered. */
+static unsigned long inflate_piece(struct bb *bb, int nid, unsigned long pages,
+				   bool *dry)
 {
 	unsigned long done = 0;
 	struct page *page, *next;
 	LIST_HEAD(taken);
 
-	*dry = false;
 	take_pages(nid, pages, &taken, dry);
 
 	mutex_lock(&bb->lock);
@@ -178,8 +176,29 @@ unsigned long bb_inflate(struct bb *bb, int nid, unsigned long pages,
 		done += 1UL << page_private(page);
 		put_in(bb, page);
 	}
-	bb_message_send(bb);
+	bb_message_post(bb);
 	bb->count.inflated += done;
+	mutex_unlock(&bb->lock);
+	return done;
+}
+
+unsigned long bb_inflate(struct bb *bb, int nid, unsigned long pages,
+			 bool *dry)
+{
+	unsigned long most = BB_PIECE_PAGES >> BB_UNIT_ORDER;
+	unsigned long wanted, piece, done = 0;
+
+	pages = min_t(unsigned long, pages, BB_MESSAGE_PAGES >> BB_UNIT_ORDER);
+	*dry = false;
+	/* As long as there are blocks: with single pages, look at the goal. */
+	do {
+		wanted = min(pages - done, most);
+		piece = inflate_piece(bb, nid, wanted, dry);
+		done += piece;
+	} while (piece == wanted && done < pages);
+
+	mutex_lock(&bb->lock);
+	bb_message_wait(bb);
 	mutex_unlock(&bb->lock);
 	return done;
 }

@@ -31,7 +31,8 @@ TOUCHED_MIB = {'whole': 1200, 'fragmented': 640}     # nearly all that is free; 
 
 
 def _timed(guest: LinuxGuest, target: int, command: Callable[[], object]) -> float:
-    """Milliseconds until the balloon is there."""
+    """Milliseconds until the balloon is there; QEMU has been asked something before, and is awake."""
+    guest.actual()
     begun = time.monotonic()
     command()
     while guest.actual() != target:

@@ -4,10 +4,10 @@
  *
  * QEMU's virtio-balloon handles hints in an I/O thread and raises its
  * interrupts there, without the big lock.  QEMU's own interrupt controllers
- * want it: under TCG, and since 10.2 with every accelerator, that is an
- * assertion, and so the end of QEMU, for every guest that does not suppress
- * the hint queue's interrupt or queues a chain that the ring rejects.  Linux
- * does neither; our device takes the ring in the main loop.
+ * want it: under TCG that is an assertion, and so the end of QEMU, for every
+ * guest that does not suppress the hint queue's interrupt or queues a chain
+ * that the ring rejects.  Linux does neither; our device takes the ring in
+ * the main loop.  (QEMU 10.2 loses these interrupts before they get here.)
  *
  * The bus' class raises them: its method is put behind one that leaves the
  * work to the main loop when the lock is not held.  Not where interrupts go to
