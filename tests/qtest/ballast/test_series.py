@@ -147,14 +147,19 @@ def _hinted(capabilities: Dict[str, bool]) -> Iterator[Tuple[Pair, virtio.Balloo
         yield both, balloon
 
 
+def _to_postcopy(both: Pair) -> mailbox.Mailbox:
+    """Nearly all is left out, and next to nothing sent in the background; the guest runs over there."""
+    wait_until(lambda: both.absent()['skipped-bytes'] > 0.8 * MEMORY, 'the scan')
+    both.src.qmp('migrate-set-parameters', {'max-postcopy-bandwidth': FEW})
+    both.src.qmp('migrate-start-postcopy')
+    wait_until(lambda: both.src.migration()['status'] == 'postcopy-active', 'postcopy')
+    return mailbox.Mailbox(both.dst.qtest)
+
+
 def _postcopy(capabilities: Dict[str, bool]) -> None:
     """The destination asks for pages that were left out, and gets them while the rest is still to come."""
     with _hinted(capabilities) as (both, _):
-        wait_until(lambda: both.absent()['skipped-bytes'] > 0.8 * MEMORY, 'the scan')
-        both.src.qmp('migrate-set-parameters', {'max-postcopy-bandwidth': FEW})
-        both.src.qmp('migrate-start-postcopy')
-        wait_until(lambda: both.src.migration()['status'] == 'postcopy-active', 'postcopy')
-        box = mailbox.Mailbox(both.dst.qtest)
+        box = _to_postcopy(both)
         asked = both.ram()['postcopy-requests']
         for page in range(0, MIB, 256 << 10):
             assert box.read(HINTED + page) in (0, DATA), 'the hinted page has the content of another'
@@ -179,11 +184,7 @@ tap.add('postcopy, multifd: pages left out are sent when they are asked for', _p
 def recovered() -> None:
     """What has not arrived is dirty then, be it left out or not."""
     with _hinted(POSTCOPY) as (both, _):
-        wait_until(lambda: both.absent()['skipped-bytes'] > 0.8 * MEMORY, 'the scan')
-        both.src.qmp('migrate-set-parameters', {'max-postcopy-bandwidth': FEW})
-        both.src.qmp('migrate-start-postcopy')
-        wait_until(lambda: both.src.migration()['status'] == 'postcopy-active', 'postcopy')
-        box = mailbox.Mailbox(both.dst.qtest)
+        box = _to_postcopy(both)
         tap.equal(box.read(MEMORY - 8 * MIB), 0, 'an absent page')
         both.src.qmp('migrate-pause')
         for vm in (both.src, both.dst):
