@@ -6,6 +6,7 @@ Needs BALLAST_FLAVOUR=series and QEMU=build/qemu/qemu-system-x86_64 (scripts/bui
 fixes are the controls of test_late_hint and test_obstacle: they run a stock QEMU, and crash it or lose pages.
 """
 
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -228,9 +229,19 @@ def known_ends() -> Dict[str, End]:
             'plug-in': End(paths.STOCK, ('-plugin', str(paths.PLUGIN)))}
 
 
+def _need_fitting_plugin() -> None:
+    """One of the distribution's QEMU refuses another version."""
+    said = subprocess.run([paths.STOCK, '-M', 'none', '-display', 'none', '-monitor', 'stdio', '-plugin',
+                           str(paths.PLUGIN)], input='quit\n', text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.strip()
+    tap.need('the plug-in was built for' not in said, f'a plug-in for this QEMU: {said[-300:]}')
+
+
 def _between(source: str, target: str, machine: str, device: str) -> None:
     need_series()
     tap.need('plug-in' not in (source, target) or paths.PLUGIN.exists(), f'the plug-in ({paths.PLUGIN})')
+    if 'plug-in' in (source, target):
+        _need_fitting_plugin()
     between(known_ends()[source], known_ends()[target], machine, device)
 
 
