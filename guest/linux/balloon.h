@@ -2,8 +2,8 @@
 /*
  * Inside of the ballast_balloon driver.
  *
- * One struct bb per device.  Work items: steer (towards the goal), stats,
- * hint.  Who may be in the driver besides them: the OOM notifier, the
+ * One struct bb per device.  Work items: steer (towards the goal) and those
+ * that help it to inflate, stats, hint.  Who may be in the driver besides them: the OOM notifier, the
  * shrinker of hinted pages, page reporting, and compaction that moves a page.
  *
  * Lock order:
@@ -12,6 +12,7 @@
  *     bb.lock               trylock only, where the page lock is held
  *       bb_node.info.pages_lock
  *   bb_hint.lock            leaf: the list of hinted pages
+ *   bb_inflation.lock       leaf: shares of what is to be taken
  *   bb.stop_lock            leaf: no work is queued after bb.stopped
  *
  * Nothing is allocated under bb.lock, so memory reclaim never waits for itself;
@@ -45,10 +46,14 @@
 /*
  * 4K pages in one message, so that the device is not busy with it for long.
  * Inflating takes less at a time: the device frees one piece while the guest
- * looks for the next one, and clears it.
+ * looks for the next one, and clears it.  From so much on, others help.
  */
 #define BB_MESSAGE_PAGES	65536
-#define BB_PIECE_PAGES		8192
+#define BB_PIECE_PAGES		4096
+#define BB_HELP_PAGES		16384
+
+/* CPUs that help at most, besides the one that does it anyway. */
+#define BB_HELPERS		3
 
 /* Bits of bb.news. */
 enum bb_news {
@@ -104,6 +109,32 @@ struct bb_goal {
 };
 
 /**
+ * struct bb_inflation - what bb_inflate() is at; it is called by one at a time
+ * @bb: the device
+ * @nid: the node
+ * @lock: protects the rest against the helpers
+ * @left: pages that are in nobody's share yet
+ * @done: pages taken
+ * @dry: the node has no more to give
+ * @over: no more shares
+ * @helper: others who take shares; @done is what this one got
+ */
+struct bb_inflation {
+	struct bb *bb;
+	int nid;
+	spinlock_t lock;	/* left, done, dry, over */
+	unsigned long left;
+	unsigned long done;
+	bool dry;
+	bool over;
+	struct bb_helper {
+		struct work_struct work;
+		struct bb_inflation *inflation;
+		unsigned long done;
+	} helper[BB_HELPERS];
+};
+
+/**
  * struct bb_message - a buffer for the inflate or deflate queue; under bb.lock
  * @vq: where it goes
  * @num: entries in use
@@ -145,6 +176,7 @@ struct bb_hint {
 /**
  * struct bb_counts - what happened, for debugfs; each has one writer at a time
  * @inflated: pages
+ * @helped: of those, pages that helpers took
  * @deflated: pages
  * @oom: pages deflated because the guest ran out of memory
  * @migrated: pages that compaction moved
@@ -156,6 +188,7 @@ struct bb_hint {
  */
 struct bb_counts {
 	unsigned long inflated;
+	unsigned long helped;
 	unsigned long deflated;
 	unsigned long oom;
 	unsigned long migrated;
@@ -188,6 +221,7 @@ struct bb_counts {
  * @node: by Linux node, nr_node_ids of them
  * @state: scratch of the steer work: nr_node_ids + BALLAST_BALLOON_NODES
  * @shown: what the config space says we have
+ * @inflation: bb_inflate()'s own
  * @message: being put together
  * @stat: the statistics buffer
  * @count: for debugfs
@@ -224,6 +258,7 @@ struct bb {
 		bool valid;
 	} shown;
 
+	struct bb_inflation inflation;
 	struct bb_message message;
 	struct virtio_balloon_stat stat[BB_S_NUM];
 	struct bb_counts count;
@@ -312,19 +347,14 @@ void bb_message_send(struct bb *bb);
 int bb_nodes_init(struct bb *bb);
 
 /**
- * bb_inflate() - take pages of a node into the balloon
- * @bb: the balloon; bb.lock is not held
- * @nid: a node that has memory
- * @pages: at most so many; fewer are taken at a time, so that a new goal is
- *         seen: BB_MESSAGE_PAGES, or what one message can tell of single pages
- * @dry: (out) the node has no more to give
+ * bb_put_in() - put a block or a single page into the balloon
+ * @bb: the balloon; bb.lock is held
+ * @page: the caller's own, marked offline if it is a block; page_private() is
+ *        the order
  *
- * The device has seen them all on return.
- *
- * Return: pages taken
+ * The device hears of it with the message that is being put together.
  */
-unsigned long bb_inflate(struct bb *bb, int nid, unsigned long pages,
-			 bool *dry);
+void bb_put_in(struct bb *bb, struct page *page);
 
 /**
  * bb_deflate() - give pages of a node back to the guest
@@ -369,6 +399,32 @@ static inline bool bb_count_managed(const struct bb *bb)
  * Return: false if the device is broken, and will not answer
  */
 bool bb_wait_answer(struct bb *bb, struct virtqueue *vq);
+
+/* inflate.c: how they get there */
+
+/**
+ * bb_inflate_init() - nobody helps yet
+ * @bb: the balloon
+ */
+void bb_inflate_init(struct bb *bb);
+
+/**
+ * bb_inflate() - take pages of a node into the balloon
+ * @bb: the balloon; bb.lock is not held
+ * @nid: a node that has memory
+ * @pages: at most so many; fewer are taken at a time, so that a new goal is
+ *         seen: BB_MESSAGE_PAGES, or what a message of each one who takes them
+ *         can tell of single pages, or what had been begun when the goal
+ *         changed
+ * @dry: (out) the node has no more to give
+ *
+ * For the steer work only.  From BB_HELP_PAGES on, CPUs of the node help.
+ * The device has seen them all on return.
+ *
+ * Return: pages taken
+ */
+unsigned long bb_inflate(struct bb *bb, int nid, unsigned long pages,
+			 bool *dry);
 
 /* steer.c */
 void bb_steer_work(struct work_struct *work);

@@ -87,8 +87,9 @@ static int state_show(struct seq_file *file, void *unused)
 		   bb->goal.seq);
 	seq_printf(file, "done_seq=%u\ndone_status=%u\noom_hold=%d\n",
 		   bb->shown.done_seq, bb->shown.done_status, bb->oom_hold);
-	seq_printf(file, "inflated=%lu\ndeflated=%lu\noom=%lu\nmigrated=%lu\n",
-		   bb->count.inflated, bb->count.deflated, bb->count.oom,
+	seq_printf(file, "inflated=%lu\nhelped=%lu\ndeflated=%lu\n",
+		   bb->count.inflated, bb->count.helped, bb->count.deflated);
+	seq_printf(file, "oom=%lu\nmigrated=%lu\n", bb->count.oom,
 		   bb->count.migrated);
 	seq_printf(file, "hinted=%lu\nhints_kept=%lu\nhints_reclaimed=%lu\n",
 		   bb->count.hinted, READ_ONCE(bb->hint.num),

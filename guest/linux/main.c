@@ -163,6 +163,7 @@ static struct bb *alloc_bb(struct virtio_device *vdev)
 	init_waitqueue_head(&bb->answered);
 	INIT_DELAYED_WORK(&bb->steer, bb_steer_work);
 	INIT_WORK(&bb->stats_work, bb_stats_work);
+	bb_inflate_init(bb);
 	bb->stopped = true;
 	bb->wq = alloc_workqueue("ballast_balloon",
 				 WQ_FREEZABLE | WQ_UNBOUND, 0);

@@ -2,15 +2,11 @@
 /*
  * What is in the balloon: for each node of the guest, single pages and blocks.
  *
- * Pages are allocated on exactly the node asked for, in the largest blocks it
- * has, down to single pages.  For blocks nothing is reclaimed or compacted;
- * for single pages the allocator may reclaim what is easy to have (page
- * cache), as for everybody else; reserves are never touched.
- *
  * Single pages are movable: the kernel's balloon compaction has their list,
  * and may replace them (migrate.c).  Blocks are not.  All pages are marked
- * offline, so that nobody reads them: a crash dump that did would make the
- * host allocate them.
+ * offline, each of them (makedumpfile and memory offlining look at each), so
+ * that nobody reads them: a crash dump that did would make the host allocate
+ * them.
  *
  * Back to the guest go single pages first, then the smallest blocks: those are
  * worth least to the host.  A block of which only a part is wanted is taken
@@ -23,9 +19,6 @@
 #include <linux/vmstat.h>
 
 #include "balloon.h"
-
-#define BB_GFP	(__GFP_THISNODE | __GFP_NORETRY | __GFP_NOWARN | \
-		 __GFP_NOMEMALLOC)
 
 int bb_nodes_init(struct bb *bb)
 {
@@ -78,10 +71,6 @@ static void add_held(struct bb_node *node, struct page *page, long pages)
 static void block_push(struct bb_node *node, struct page *page,
 		       unsigned int order)
 {
-	unsigned long i;
-
-	for (i = 0; i < 1UL << order; i++)
-		__SetPageOffline(page + i);
 	list_add(&page->lru, &node->blocks[order]);
 	node->num_blocks[order]++;
 	count_vm_events(BALLOON_INFLATE, 1L << order);
@@ -103,49 +92,7 @@ static struct page *block_pop(struct bb_node *node, unsigned int order)
 	return page;
 }
 
-/* -- inflating -- */
-
-static struct page *take_one(int nid, unsigned int order)
-{
-	struct page *page;
-	gfp_t gfp;
-
-	if (order)
-		gfp = (GFP_HIGHUSER & ~__GFP_RECLAIM) | BB_GFP;
-	else
-		gfp = balloon_mapping_gfp_mask() | BB_GFP;
-	page = alloc_pages_node(nid, gfp, order);
-	if (page)
-		set_page_private(page, order);
-	return page;
-}
-
-/* Takes from the allocator what one message can tell the device of. */
-static void take_pages(int nid, unsigned long pages, struct list_head *taken,
-		       bool *dry)
-{
-	unsigned int entries = 0, order = BB_TOP_ORDER;
-	struct page *page;
-
-	while (pages && entries < BALLAST_BALLOON_MAX_ENTRIES) {
-		order = min_t(unsigned int, order, ilog2(pages));
-		page = take_one(nid, order);
-		if (page) {
-			list_add_tail(&page->lru, taken);
-			pages -= 1UL << order;
-			entries++;
-		} else if (order) {
-			order--;
-		} else {
-			*dry = true;
-			return;
-		}
-		cond_resched();
-	}
-}
-
-/* Puts one block into the balloon; the device hears of it. */
-static void put_in(struct bb *bb, struct page *page)
+void bb_put_in(struct bb *bb, struct page *page)
 {
 	struct bb_node *node = &bb->node[page_to_nid(page)];
 	unsigned int order = page_private(page);
@@ -158,49 +105,6 @@ static void put_in(struct bb *bb, struct page *page)
 		set_page_private(page, 0);
 		balloon_page_enqueue(&node->info, page);
 	}
-}
-
-/* Returns before the device has answered. */
-static unsigned long inflate_piece(struct bb *bb, int nid, unsigned long pages,
-				   bool *dry)
-{
-	unsigned long done = 0;
-	struct page *page, *next;
-	LIST_HEAD(taken);
-
-	take_pages(nid, pages, &taken, dry);
-
-	mutex_lock(&bb->lock);
-	list_for_each_entry_safe(page, next, &taken, lru) {
-		list_del(&page->lru);
-		done += 1UL << page_private(page);
-		put_in(bb, page);
-	}
-	bb_message_post(bb);
-	bb->count.inflated += done;
-	mutex_unlock(&bb->lock);
-	return done;
-}
-
-unsigned long bb_inflate(struct bb *bb, int nid, unsigned long pages,
-			 bool *dry)
-{
-	unsigned long most = BB_PIECE_PAGES >> BB_UNIT_ORDER;
-	unsigned long wanted, piece, done = 0;
-
-	pages = min_t(unsigned long, pages, BB_MESSAGE_PAGES >> BB_UNIT_ORDER);
-	*dry = false;
-	/* As long as there are blocks: with single pages, look at the goal. */
-	do {
-		wanted = min(pages - done, most);
-		piece = inflate_piece(bb, nid, wanted, dry);
-		done += piece;
-	} while (piece == wanted && done < pages);
-
-	mutex_lock(&bb->lock);
-	bb_message_wait(bb);
-	mutex_unlock(&bb->lock);
-	return done;
 }
 
 /* -- deflating; bb.lock is held -- */
@@ -326,9 +230,9 @@ void bb_deflate_all(struct bb *bb)
 	mutex_lock(&bb->lock);
 	for (nid = 0; nid < nr_node_ids; nid++) {
 		/* A page that compaction has isolated comes back soon. */
-		while (bb->node[nid].held &&
-		       !bb_deflate(bb, nid, bb->node[nid].held))
-			msleep(20);
+		while (bb->node[nid].held)
+			if (!bb_deflate(bb, nid, bb->node[nid].held))
+				msleep(20);
 	}
 	mutex_unlock(&bb->lock);
 }

@@ -94,6 +94,22 @@ void ballast_pages_dropped(RAMBlock *rb, unsigned long first,
     }
 }
 
+void ballast_postcopy_begins(void)
+{
+    RAMBlock *rb;
+
+    ballast_bitmap_lock();
+    WITH_RCU_READ_LOCK_GUARD() {
+        QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
+            if (rb->skipped_bmap) {
+                bitmap_andnot(rb->skipped_bmap, rb->skipped_bmap, rb->bmap,
+                              rb->used_length >> TARGET_PAGE_BITS);
+            }
+        }
+    }
+    ballast_bitmap_unlock();
+}
+
 unsigned long ballast_page_wanted(RAMBlock *rb, unsigned long page)
 {
     unsigned long nr = qemu_ram_pagesize(rb) >> TARGET_PAGE_BITS;
@@ -105,6 +121,7 @@ unsigned long ballast_page_wanted(RAMBlock *rb, unsigned long page)
     page = QEMU_ALIGN_DOWN(page, nr);
     end = MIN(page + nr, rb->used_length >> TARGET_PAGE_BITS);
     trace_ballast_page_wanted(rb->idstr, page, end - page);
+    bitmap_clear(rb->skipped_bmap, page, end - page);
     for (; page < end; page++) {
         dirty += !test_and_set_bit(page, rb->bmap);
     }

@@ -10,8 +10,10 @@ off_migrate  the same guest with most of its memory in use, migrated to /dev/nul
 
 Both sides take turns, and who begins changes.  A step of two percent is to be seen, and on a virtual machine most
 of a sample's excess comes from its neighbours and only ever adds: so the figure is processor time, and of each
-round the mean of the quickest quarter.  What the clock says is an extra figure.  After the last round each guest
-is really migrated, and what it kept is checked there.
+round the mean of the quickest quarter.  What the clock says is an extra figure.  A round has both builds in four
+layouts (layouts.py), which differ by more than the limit for one and the same build: the figure is the mean over
+them, and what each gave is an extra figure.  The last guests of a round are really migrated, and what they kept
+is checked there.
 """
 
 import os
@@ -25,11 +27,12 @@ from ballast import paths
 from ballast.vm import wait_migration
 from guest import GIB, MIB, PAGE, STOCK_DEVICE, LinuxGuest, image_missing
 
+import layouts
 from report import Absent, Result, median_of
 
 MEMORY = GIB
 USED_MIB = 700
-SAMPLES = {'series.off_boot': 8, 'series.off_migrate': 32}     # of each side in a round
+SAMPLES = {'series.off_boot': 2, 'series.off_migrate': 12}     # of each side and layout in a round
 PARAMETERS = {'max-bandwidth': 1 << 40}
 # a memfd has small pages; of anonymous memory one process may get huge ones, and the other not
 BACKEND = ('-object', f'memory-backend-memfd,id=ram,size={MEMORY}', '-machine', 'memory-backend=ram')
@@ -43,7 +46,8 @@ class Sample(NamedTuple):
     clock_ms: float
 
 
-Samples = Dict[str, List[Sample]]
+Samples = Dict[str, List[Sample]]       # by side
+Round = Dict[int, Samples]              # by layout
 
 
 def _binary(side: str) -> Path:
@@ -57,26 +61,26 @@ def _processor_ns(guest: LinuxGuest) -> int:
     return time.clock_gettime_ns((~pid << 3) | 2)
 
 
-def _guest(side: str, *extra: str) -> LinuxGuest:
+def _guest(side: str, layout: int, *extra: str) -> LinuxGuest:
     return LinuxGuest(side, MEMORY, device=STOCK_DEVICE, balloon={'free-page-hint': 'off'}, extra=[*BACKEND, *extra],
-                      binary=str(_binary(side)))
+                      binary=str(layouts.made(_binary(side))[layout]))
 
 
 def _turns(number: int) -> List[str]:
     return [side for turn in range(number) for side in sorted(BUILDS, reverse=turn % 2 == 0)]
 
 
-def _boot(side: str) -> Sample:
-    with _guest(side) as guest:
+def _boot(side: str, layout: int) -> Sample:
+    with _guest(side, layout) as guest:
         begun = time.monotonic_ns()
         guest.start()
         return Sample(_processor_ns(guest) / 1e6, (time.monotonic_ns() - begun) / 1e6)
 
 
-def _boots(number: int) -> Samples:
+def _boots(number: int, layout: int) -> Samples:
     samples: Samples = {side: [] for side in BUILDS}
     for side in _turns(number):
-        samples[side].append(_boot(side))
+        samples[side].append(_boot(side, layout))
     return samples
 
 
@@ -95,19 +99,19 @@ def _to_nowhere(guest: LinuxGuest) -> Sample:
     return Sample(spent / 1e6, info['total-time'])
 
 
-def _check(side: str, guest: LinuxGuest) -> None:
+def _check(side: str, layout: int, guest: LinuxGuest) -> None:
     """It still runs, and arrives with all that it kept."""
-    with _guest(side, '-incoming', 'defer') as target:
+    with _guest(side, layout, '-incoming', 'defer') as target:
         target.vm.launch()
         guest.migrate_to(target, PARAMETERS)
         target.check_alive()
         target.check_kept()
 
 
-def _migrations(number: int) -> Samples:
+def _migrations(number: int, layout: int) -> Samples:
     samples: Samples = {side: [] for side in BUILDS}
     with ExitStack() as stack:
-        guests = {side: stack.enter_context(_guest(side)) for side in BUILDS}
+        guests = {side: stack.enter_context(_guest(side, layout)) for side in BUILDS}
         for guest in guests.values():
             guest.start()
             guest.keep(USED_MIB)
@@ -115,8 +119,9 @@ def _migrations(number: int) -> Samples:
             _to_nowhere(guest)              # busy with its files until then
         for side in _turns(number):
             samples[side].append(_to_nowhere(guests[side]))
-        for side, guest in guests.items():
-            _check(side, guest)
+        if layout == layouts.NUMBER - 1:
+            for side, guest in guests.items():
+                _check(side, layout, guest)
     return samples
 
 
@@ -129,13 +134,17 @@ def _quickest(samples: Sequence[Sample], name: str) -> float:
     return mean(values[:max(len(values) // 4, 1)])
 
 
-def _result(key: str, rounds: Sequence[Samples]) -> Result:
-    figures = {name: {side: [_quickest(samples[side], name) for samples in rounds] for side in BUILDS}
-               for name in Sample._fields}
+def _figure(one: Round, side: str, name: str) -> float:
+    return mean(_quickest(samples[side], name) for samples in one.values())
+
+
+def _result(key: str, rounds: Sequence[Round]) -> Result:
+    figures = {name: {side: [_figure(one, side, name) for one in rounds] for side in BUILDS} for name in Sample._fields}
     clock = {side: median_of(values) for side, values in figures['clock_ms'].items()}
-    medians = {side: median_of([sample.processor_ms for samples in rounds for sample in samples[side]])
-               for side in BUILDS}
-    extra = {'by the clock': _compared(clock), 'median of all': _compared(medians)}
+    extra = {'by the clock': _compared(clock)}
+    for layout in range(layouts.NUMBER):
+        extra[f'layout {layout}'] = _compared({side: median_of([_quickest(one[layout][side], 'processor_ms')
+                                                                 for one in rounds]) for side in BUILDS})
     return Result('ms', figures['processor_ms']['series'], figures['processor_ms']['stock'],
                   {f'{key[len("series."):]}, {name}': figure for name, figure in extra.items()})
 
@@ -150,4 +159,5 @@ def measure(keys: Sequence[str], rounds: int) -> Dict[str, Result]:
                                            if not _binary(side).exists())
     if missing:
         raise Absent(missing)
-    return {key: _result(key, [MEASURES[key](SAMPLES[key]) for _ in range(rounds)]) for key in keys}
+    return {key: _result(key, [{layout: MEASURES[key](SAMPLES[key], layout) for layout in range(layouts.NUMBER)}
+                               for _ in range(rounds)]) for key in keys}

@@ -18,6 +18,12 @@ PAGE = 4096
 MEMORY = 512 * MIB
 TWO_NODES = ('-object', 'memory-backend-ram,id=m0,size=256M', '-object', 'memory-backend-ram,id=m1,size=256M',
              '-numa', 'node,nodeid=0,memdev=m0', '-numa', 'node,nodeid=1,memdev=m1')
+LARGE = 1024 * MIB      # enough that CPUs help each other
+TWO_CPUS = ('-smp', '2')
+CPUS_ON_ONE = ('-object', 'memory-backend-ram,id=m0,size=640M', '-object', 'memory-backend-ram,id=m1,size=384M',
+               '-numa', 'node,nodeid=0,memdev=m0,cpus=0-1', '-numa', 'node,nodeid=1,memdev=m1', *TWO_CPUS)
+STEP = 256 * MIB        # the driver looks at its goal at least so often
+ROUNDS = 12             # to catch a driver in the middle of inflating
 DEBUGFS = '/sys/kernel/debug/ballast_balloon/*'
 OURS = '/sys/bus/virtio/drivers/ballast_balloon'
 STOCK = '/sys/bus/virtio/drivers/virtio_balloon'
@@ -31,7 +37,7 @@ def guest_with(name: str = 'vm', *, stock_device: bool = False, **options: Any) 
         options['device'] = STOCK_DEVICE
     else:
         options.setdefault('plugin', {})
-    return LinuxGuest(name, MEMORY, driver='ballast' + options.pop('append', ''), **options)
+    return LinuxGuest(name, options.pop('memory', MEMORY), driver='ballast' + options.pop('append', ''), **options)
 
 
 def state(guest: LinuxGuest) -> Dict[str, int]:
@@ -191,6 +197,121 @@ def shortfall() -> None:
         guest.check_alive()
 
 
+def empty(guest: LinuxGuest) -> None:
+    """Everything is the guest's again."""
+    guest.balloon(guest.memory)
+    tap.equal(state(guest)['held'], 0, 'held')
+
+
+def at_rest(guest: LinuxGuest) -> bool:
+    """The driver has what it shall have, and has said so."""
+    now = state(guest)
+    return now['done_seq'] == now['seq'] and now['held'] == now['target']
+
+
+@tap.case('two CPUs inflate at the same time: exact on each node, also where no CPU is')
+def together() -> None:
+    """Node targets to the page; with one CPU online nobody helps."""
+    with guest_with(memory=LARGE, extra=CPUS_ON_ONE) as guest:
+        guest.start()
+        guest.keep(16)
+        size = 700 * MIB + 3 * PAGE
+        for _ in range(ROUNDS):
+            done = ask(guest, size, exact=True)
+            tap.equal((done['status'], done['request']['got']), ('reached', size))
+            held = {int(node['node']): node.held * PAGE for node in nodes(guest)}
+            targets = {int(node['node']): int(node['target']) * PAGE for node in nodes(guest) if node['target'] != '-'}
+            tap.equal({part['guest-node']: part['bytes'] for part in done['request']['parts']}, held)
+            assert all(held[node] == target for node, target in targets.items()), (held, targets)
+            assert all(held.values()), 'a node gave nothing'
+            after = state(guest)
+            tap.equal(after['inflated'] - after['deflated'], after['held'], 'inflated less deflated')
+            empty(guest)
+            if after['helped']:
+                break
+        tap.note(str(after))
+        assert after['helped'] > 0, 'nobody helped'
+        guest.run('echo 0 >/sys/devices/system/cpu/cpu1/online')
+        guest.balloon(LARGE - size)
+        tap.equal(state(guest)['helped'], after['helped'], 'helped, with one CPU')
+        empty(guest)
+        guest.check_kept()
+        guest.check_alive()
+
+
+@tap.case('a target that is lowered while CPUs inflate: they stop in the middle of a step')
+def lowered() -> None:
+    """The request is cancelled as soon as the host has the first pages; what was begun is given back."""
+    with guest_with(memory=LARGE, extra=CPUS_ON_ONE) as guest:
+        guest.start()
+        taken: List[int] = []
+        while len(taken) < ROUNDS and min(taken, default=STEP) >= STEP:
+            before = state(guest)['inflated']
+            guest.vm.qmp('balloon-node', {'host-node': 0, 'bytes': 800 * MIB, 'exact': True})
+            while not any(node['ballooned'] for node in guest.vm.qmp('query-balloon-node')['vnodes']):
+                pass
+            guest.vm.qmp('balloon-node-cancel')
+            tap.equal(guest.vm.wait_event('BALLOON_NODE_DONE', 120)['data']['status'], 'cancelled')
+            wait_until(lambda: at_rest(guest), 'the driver to be there')
+            taken.append((state(guest)['inflated'] - before) * PAGE)
+            empty(guest)
+        tap.note(f'MiB taken: {[size // MIB for size in taken]}')
+        assert min(taken) < STEP, 'none stopped'
+        guest.check_alive()
+
+
+@tap.case('unloaded while CPUs inflate')
+def unloaded() -> None:
+    """Nobody is left behind, and all the memory is the guest's."""
+    with guest_with(memory=LARGE, extra=CPUS_ON_ONE) as guest:
+        guest.start()
+        guest.keep(16)
+        full = 800 * MIB
+        free = meminfo(guest, 'MemFree')
+        helped, caught = 0, 0
+        for number in range(ROUNDS):
+            guest.set_balloon(LARGE - full)
+            text = guest.run(f'until grep -qv "held=0$" {DEBUGFS}/nodes; do :; done; cat {DEBUGFS}/state; '
+                             'rmmod ballast_balloon')
+            last = {key: int(value) for key, value in (line.split('=') for line in text.split())}
+            tap.equal(guest.actual(), LARGE, 'after unloading')
+            wait_until(lambda: meminfo(guest, 'MemFree') > free - 16 * MIB, 'its memory')
+            helped += last['helped']
+            caught += 0 < last['held'] * PAGE < full
+            guest.set_balloon(LARGE)
+            guest.run('insmod /lib/modules/ballast_balloon.ko')
+            if caught >= 3 and helped:
+                break
+        tap.note(f'{caught} of {number + 1} in the middle, helpers had {helped} pages')
+        assert caught and helped, 'never in the middle of helping'
+        guest.balloon(LARGE - full)
+        guest.run('rmmod ballast_balloon')
+        tap.equal(guest.actual(), LARGE, 'after unloading with a full balloon')
+        guest.check_kept()
+        guest.check_alive()
+
+
+@tap.case('out of memory while CPUs inflate: inflating ends, nobody is killed')
+def out_of_memory_meanwhile() -> None:
+    """A file grows while the balloon does; the two want more than there is."""
+    with guest_with(memory=LARGE, extra=CPUS_ON_ONE, balloon={'deflate-on-oom': 'on'}) as guest:
+        guest.start()
+        finish = guest.begin('dd if=/dev/zero of=/data/big bs=1M count=500', 240)
+        guest.set_balloon(200 * MIB)
+        finish()
+        wait_until(lambda: bool(state(guest)['done_status']), 'the end of it')
+        after = state(guest)
+        tap.note(str(after))
+        assert after['oom'] > 0 and after['oom_hold'] == 1
+        tap.equal(after['inflated'] - after['deflated'], after['held'], 'inflated less deflated')
+        tap.equal(guest.actual(), LARGE - after['held'] * PAGE, 'actual')
+        tap.equal(guest.try_run('dmesg | grep -c "Killed process"').text, '0')
+        guest.run('rm /data/big')
+        guest.balloon(300 * MIB)
+        empty(guest)
+        guest.check_alive()
+
+
 @tap.case('a claim follows the blocks, and a refused deflation waits')
 def claims() -> None:
     """Somebody else has what the guest gave; then that one is gone."""
@@ -235,6 +356,31 @@ def out_of_memory() -> None:
         guest.check_alive()
 
 
+def sleep(guest: LinuxGuest) -> None:
+    """Suspended to RAM, with nothing in the balloon, and woken."""
+    finish = guest.begin('echo mem >/sys/power/state', 120)
+    wait_until(lambda: guest.vm.qmp('query-status')['status'] == 'suspended', 'sleep', 120)
+    tap.equal(guest.actual(), guest.memory, 'asleep')
+    guest.vm.qmp('system_wakeup')
+    finish()
+
+
+@tap.case('suspended to RAM while CPUs inflate')
+def suspend_meanwhile() -> None:
+    """A frozen workqueue starts no helpers, and nobody waits for one."""
+    with guest_with(memory=LARGE, extra=(*CPUS_ON_ONE, '-global', 'ICH9-LPC.disable_s3=0')) as guest:
+        guest.start()
+        guest.keep(16)
+        guest.set_balloon(200 * MIB)
+        wait_until(lambda: guest.actual() < LARGE, 'the first step')
+        sleep(guest)
+        wait_until(lambda: guest.actual() == 200 * MIB, 'the balloon', 120)
+        tap.equal(state(guest)['held'], (LARGE - 200 * MIB) // PAGE, 'pages')
+        empty(guest)
+        guest.check_kept()
+        guest.check_alive()
+
+
 @tap.case('suspended to RAM with a full balloon')
 def suspend() -> None:
     """It is empty while the guest sleeps, and full again when it wakes."""
@@ -242,11 +388,7 @@ def suspend() -> None:
         guest.start()
         guest.keep(16)
         guest.balloon(256 * MIB)
-        finish = guest.begin('echo mem >/sys/power/state', 120)
-        wait_until(lambda: guest.vm.qmp('query-status')['status'] == 'suspended', 'sleep', 120)
-        tap.equal(guest.actual(), MEMORY, 'asleep')
-        guest.vm.qmp('system_wakeup')
-        finish()
+        sleep(guest)
         wait_until(lambda: guest.actual() == 256 * MIB, 'the balloon')
         tap.equal(state(guest)['held'], 256 * MIB // PAGE, 'pages')
         guest.balloon(MEMORY)

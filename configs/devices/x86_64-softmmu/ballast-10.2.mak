@@ -5,5 +5,6 @@
 
 include ballast.mak
 CONFIG_PXB=y
+CONFIG_PCI_BRIDGE=y
 CONFIG_CXL=y
 CONFIG_CXL_MEM_DEVICE=y

@@ -6,8 +6,13 @@
  *
  * Skipped pages: in a migration with the postcopy capability, a page that was
  * taken off the dirty bitmap before it was ever sent has a bit in
- * RAMBlock.skipped_bmap until it is sent.  The destination may ask for it:
- * then it is made dirty, and sent like any other; mostly it is zero.
+ * RAMBlock.skipped_bmap.  The destination may ask for it: then it is made
+ * dirty, and sent like any other; mostly it is zero.
+ *
+ * Nothing is done for a page that is sent.  What is sent before postcopy is on
+ * the destination, which does not ask for it.  What is sent later was dirty
+ * when postcopy began, or asked for: both take the bit away, so that a request
+ * that comes too late does not send the page twice.
  */
 #ifndef BALLAST_HOOKS_H
 #define BALLAST_HOOKS_H
@@ -15,7 +20,6 @@
 #include "hw/virtio/ballast/compat.h"
 #include "migration/ballast/harvest.h"
 #include "qapi/qapi-types-migration.h"
-#include "qemu/bitops.h"
 
 /**
  * ballast_pages_dropped() - pages go off the dirty bitmap without being sent
@@ -29,25 +33,22 @@ void ballast_pages_dropped(RAMBlock *rb, unsigned long first,
                            unsigned long nr);
 
 /**
- * ballast_page_sent() - a page is going to be sent
- * @rb: block
- * @page: page of it
+ * ballast_postcopy_begins() - postcopy sends what is dirty now
  *
- * Context: bitmap lock.
+ * When it begins, and when it goes on after a failure with the bitmap of what
+ * has arrived.  From here on nothing is dropped, and a page becomes dirty by
+ * ballast_page_wanted() only.
+ *
+ * Context: the VM is stopped; no bitmap lock; before the destination asks.
  */
-static inline void ballast_page_sent(RAMBlock *rb, unsigned long page)
-{
-    if (unlikely(rb->skipped_bmap)) {
-        clear_bit(page, rb->skipped_bmap);
-    }
-}
+void ballast_postcopy_begins(void);
 
 /**
  * ballast_page_wanted() - the postcopy destination asks for a host page
  * @rb: block
  * @page: first page of it
  *
- * If it was skipped, it is dirty afterwards.
+ * If it was skipped, it is dirty afterwards, and no longer skipped.
  *
  * Context: bitmap lock.
  *
