@@ -17,6 +17,8 @@
  * of every block.  Both do nothing where there is nothing to do.
  */
 #include "qemu/osdep.h"
+#include "exec/cputlb.h"
+#include "hw/core/cpu.h"
 #include "hw/virtio/ballast/compat.h"
 #include "migration/misc.h"
 #include "qemu/rcu_queue.h"
@@ -96,18 +98,20 @@ uint64_t ballast_arm(void)
     return noted;
 }
 
+/*
+ * One walk of a vCPU's TLB for all blocks, not one for each: entries for
+ * memory that does not migrate trap once for nothing.
+ */
 void ballast_arm_tlb(void)
 {
-    RAMBlock *rb;
+    CPUState *cpu;
 
     /* The series has it in the harvest. */
     if (!tcg_enabled() || ballast_in_qemu) {
         return;
     }
     RCU_READ_LOCK_GUARD();
-    QLIST_FOREACH_RCU(rb, &ram_list.blocks, next) {
-        if (ballast_block_migrates(rb)) {
-            ballast_tlb_reset_range(rb->offset, rb->used_length);
-        }
+    CPU_FOREACH(cpu) {
+        tlb_reset_dirty(cpu, 0, UINTPTR_MAX);
     }
 }

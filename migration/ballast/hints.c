@@ -186,27 +186,23 @@ void ballast_hints_apply(BallastHint *h, size_t nr, uint64_t question)
 /* Following the harvests ---------------------------------------------- */
 
 /* As the device decides whether to publish an id; with the VM stopped, not. */
-static int will_publish(Object *obj, void *opaque)
+static bool will_publish(VirtIOBalloon *s)
 {
     FreePageHintObstacle obstacle;
 
-    return object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON) &&
-           VIRTIO_DEVICE(obj)->vm_running &&
-           virtio_vdev_has_feature(VIRTIO_DEVICE(obj),
+    return VIRTIO_DEVICE(s)->vm_running &&
+           virtio_vdev_has_feature(VIRTIO_DEVICE(s),
                                    VIRTIO_BALLOON_F_FREE_PAGE_HINT) &&
-           !ballast_hints_obstacle(VIRTIO_BALLOON(obj), &obstacle);
+           !ballast_hints_obstacle(s, &obstacle);
 }
 
 /*
- * Looked up each time: a guest may eject its balloon during a migration.
  * QEMU harvests with the big lock held; should a version not do so, arm
  * rather than walk the device tree without it.
  */
 static bool hints_will_be_asked_for(void)
 {
-    return !bql_locked() ||
-           object_child_foreach_recursive(object_get_root(), will_publish,
-                                          NULL);
+    return !bql_locked() || ballast_any_balloon(will_publish);
 }
 
 struct ballast_generation ballast_generation_hold(void)

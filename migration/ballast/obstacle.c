@@ -15,6 +15,7 @@
  * guest is told to go on in any case.
  */
 #include "qemu/osdep.h"
+#include "hw/sysbus.h"
 #include "hw/virtio/ballast/balloon.h"
 #include "hw/virtio/ballast/compat.h"
 #include "migration/ballast/obstacle.h"
@@ -106,39 +107,55 @@ static int guarded_notify(NotifierWithReturn *n, void *data, Error **errp)
     return device_notify(n, data, errp);
 }
 
-static int ask(Object *obj, void *opaque)
+/* A walk through QEMU's devices, and what it is for. */
+typedef struct Walk {
+    bool (*fn)(VirtIOBalloon *s);
+    bool found;
+} Walk;
+
+static int visit(DeviceState *dev, void *opaque)
+{
+    Walk *w = opaque;
+
+    w->found = object_dynamic_cast(OBJECT(dev), TYPE_VIRTIO_BALLOON) &&
+               w->fn(VIRTIO_BALLOON(dev));
+    return w->found ? -1 : 0;
+}
+
+bool ballast_any_balloon(bool (*fn)(VirtIOBalloon *s))
+{
+    Walk w = { .fn = fn };
+
+    qbus_walk_children(sysbus_get_default(), visit, NULL, NULL, NULL, &w);
+    return w.found;
+}
+
+static bool ask(VirtIOBalloon *s)
 {
     PrecopyNotifyData event = { .reason = PRECOPY_NOTIFY_AFTER_BITMAP_SYNC };
 
-    if (object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON) &&
-        virtio_vdev_has_feature(VIRTIO_DEVICE(obj),
+    if (virtio_vdev_has_feature(VIRTIO_DEVICE(s),
                                 VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
-        guarded_notify(&VIRTIO_BALLOON(obj)->free_page_hint_notify, &event,
-                       NULL);
+        guarded_notify(&s->free_page_hint_notify, &event, NULL);
     }
-    return 0;
+    return false;
 }
 
 void ballast_balloons_ask(void)
 {
-    object_child_foreach_recursive(object_get_root(), ask, NULL);
+    ballast_any_balloon(ask);
 }
 
-static int guard(Object *obj, void *opaque)
+static bool guard(VirtIOBalloon *s)
 {
-    VirtIOBalloon *s;
-
-    if (object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON)) {
-        s = VIRTIO_BALLOON(obj);
-        if (s->free_page_hint_notify.notify != guarded_notify) {
-            device_notify = s->free_page_hint_notify.notify;
-            s->free_page_hint_notify.notify = guarded_notify;
-        }
+    if (s->free_page_hint_notify.notify != guarded_notify) {
+        device_notify = s->free_page_hint_notify.notify;
+        s->free_page_hint_notify.notify = guarded_notify;
     }
-    return 0;
+    return false;
 }
 
 void ballast_guard_balloons(void)
 {
-    object_child_foreach_recursive(object_get_root(), guard, NULL);
+    ballast_any_balloon(guard);
 }

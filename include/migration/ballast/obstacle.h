@@ -40,6 +40,20 @@ bool ballast_hints_obstacle(VirtIOBalloon *s, FreePageHintObstacle *obstacle);
 strList *ballast_ignored_blocks(void);
 
 /**
+ * ballast_any_balloon() - is one of the balloon devices such that …?
+ * @fn: called for QEMU's own and ours, until it returns true
+ *
+ * Looked up each time, since a guest may eject its balloon during a
+ * migration; among the devices, which are few, and not in QEMU's tree of all
+ * objects, a walk through which takes as long as sending a thousand pages.
+ *
+ * Context: big lock.
+ *
+ * Return: true if @fn did.
+ */
+bool ballast_any_balloon(bool (*fn)(VirtIOBalloon *s));
+
+/**
  * ballast_guard_balloons() - from now on no device asks against the above
  *
  * Context: big lock, before the first harvest of each migration.

@@ -27,18 +27,14 @@
  * of what devices write:
  *
  * ballast_set_dirty_range() - physical_memory_set_dirty_range()
- *
- * ballast_tlb_reset_range() - under TCG, the next write to each page traps
  */
 #if __has_include("system/physmem.h")
 #include "system/physmem.h"
 #include "system/ram_addr.h"
 #define ballast_set_dirty_range physical_memory_set_dirty_range
-#define ballast_tlb_reset_range physical_memory_dirty_bits_cleared
 #elif defined(COMPILING_PER_TARGET)
 #include "exec/ram_addr.h"
 #define ballast_set_dirty_range cpu_physical_memory_set_dirty_range
-#define ballast_tlb_reset_range tlb_reset_dirty_range_all
 #endif
 
 /**
