@@ -31,6 +31,7 @@
 #include "migration/ballast/hints.h"
 #include "migration/ballast/pagetable.h"
 #include "migration/ballast/sweep.h"
+#include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "migration/options.h"
@@ -57,18 +58,21 @@
 #define HINT_PAGES ((4 * MiB) >> TARGET_PAGE_BITS)
 
 /*
- * QEMU sends for up to 50 ms before it asks again: so many pages at least
- * have been looked at by then.  Zeros come in runs.  So one page in each
- * group is looked at, or only in each eighth group where there were none
- * lately; where one is zero, the groups of this step are gone through, some
- * pages of each first.
+ * QEMU sends what has been looked at, and asks again: after 50 ms, or when
+ * there is no more.  A destination has a tenth of a millisecond's work in
+ * the socket: a look that takes no longer costs it no time.
+ *
+ * Zeros come in runs.  So one page in each group is looked at; where one is
+ * zero, the groups of this step are gone through, some pages of each first.
  */
 #define AHEAD_PAGES 32768
-#define STEP_PAGES 4096
+#define FEWEST_AHEAD_PAGES 512
+#define ALL_PAGES UINT64_MAX
+#define STEP_PAGES 512
 #define GROUP_PAGES 64
 #define SAMPLE_EVERY 16
-#define FEWEST_GROUPS 8
-#define AHEAD_NS (50 * SCALE_MS)
+#define LOOK_NS (100 * SCALE_US)
+#define LONGEST_LOOK_NS (50 * SCALE_MS)
 
 /* A block whose absent pages are known. */
 typedef struct Tracked {
@@ -90,7 +94,7 @@ typedef struct Ahead {
     bool on;
     guint block;
     uint64_t place, page;
-    uint64_t stride;            /* of groups; as no zeros were found */
+    uint64_t ready;             /* pages that QEMU may send now */
 } Ahead;
 
 /* A look at all blocks; belongs to the migration thread. */
@@ -114,7 +118,8 @@ static struct {
     uint64_t pages;             /* in them */
     /* Migration thread. */
     Ahead ahead;
-    guint sending_block;        /* all before it was sent, or left out */
+    guint sending_block;        /* all before it was sent, or left out, */
+    uint64_t sending_page;      /* and before this page in it */
     QemuMutex count_lock;
     BallastAbsent s;
 } absent;
@@ -238,6 +243,7 @@ static void start(void)
     absent.sweep = (struct ballast_sweep) {};
     absent.ahead = (Ahead) {};
     absent.sending_block = 0;
+    absent.sending_page = 0;
     WITH_QEMU_LOCK_GUARD(&absent.count_lock) {
         absent.s = (BallastAbsent) { .use = use };
     }
@@ -352,7 +358,7 @@ void ballast_absent_hint(void *addr, size_t bytes, uint64_t number)
     }
     first = offset >> TARGET_PAGE_BITS;
     nr = bytes >> TARGET_PAGE_BITS;
-    ballast_sweep_hint(&absent.sweep, t->before + first, nr, get_clock());
+    ballast_sweep_hint(&absent.sweep, t->before + first, nr);
     if (hints_are_exact()) {
         each_dirty(t, first, nr, note, NULL);
     }
@@ -410,16 +416,17 @@ static void leave_out(Look *look, Tracked *t, uint64_t first, uint64_t nr)
 }
 
 /* Absent pages of a part of a block; false if that is not known. */
-static bool find_absent(Look *look, Tracked *t, uint64_t first, uint64_t nr)
+static bool find_absent(Look *look, const Tracked *t, uint64_t first,
+                        uint64_t nr)
 {
-    bool known = ballast_absent_runs(&t->memory, first << TARGET_PAGE_BITS,
-                                     nr << TARGET_PAGE_BITS, &look->runs);
+    return ballast_absent_runs(&t->memory, first << TARGET_PAGE_BITS,
+                               nr << TARGET_PAGE_BITS, &look->runs);
+}
 
-    if (!known) {
-        QEMU_LOCK_GUARD(&absent.count_lock);
-        absent.s.unknown_bytes += nr << TARGET_PAGE_BITS;
-    }
-    return known;
+static void count_unknown(uint64_t pages)
+{
+    QEMU_LOCK_GUARD(&absent.count_lock);
+    absent.s.unknown_bytes += pages << TARGET_PAGE_BITS;
 }
 
 static void run_pages(const struct ballast_run *run, uint64_t *first,
@@ -437,7 +444,9 @@ static bool look_for_absent(Look *look, Tracked *t, uint64_t first,
     bool ok;
     size_t i;
 
-    find_absent(look, t, first, nr);
+    if (!find_absent(look, t, first, nr)) {
+        count_unknown(nr);
+    }
     ok = same_generation(look, ballast_generation_hold());
     for (i = 0; ok && i < look->runs.nr; i++) {
         run_pages(&look->runs.run[i], &begin, &end);
@@ -470,40 +479,15 @@ static void find_each_zero(const Tracked *t, uint64_t first, uint64_t begin,
     }
 }
 
-/* Reading an absent page would populate it. */
-static bool is_absent_or_zero(Look *look, Tracked *t, uint64_t page)
-{
-    return find_absent(look, t, page, 1) &&
-           (look->runs.nr || is_zero(t, page));
-}
-
-/* Is one of few pages of these zero? */
-static bool has_zero(Look *look, Tracked *t, uint64_t first, uint64_t nr,
-                     const unsigned long *todo)
-{
-    Ahead *a = &absent.ahead;
-    uint64_t page;
-
-    for (page = find_first_bit(todo, nr); page < nr;
-         page = find_next_bit(todo, nr, page + GROUP_PAGES * a->stride)) {
-        if (is_absent_or_zero(look, t, first + page)) {
-            a->stride = 1;
-            return true;
-        }
-    }
-    a->stride = MIN(2 * a->stride, FEWEST_GROUPS);
-    return false;
-}
-
 /* Is one of a few of these pages zero, but there? */
 static bool is_promising(const Tracked *t, uint64_t first, uint64_t begin,
-                         uint64_t end, const unsigned long *todo,
-                         const unsigned long *zero)
+                         uint64_t end, uint64_t every,
+                         const unsigned long *todo, const unsigned long *zero)
 {
     uint64_t page;
 
     for (page = find_next_bit(todo, end, begin); page < end;
-         page = find_next_bit(todo, end, page + SAMPLE_EVERY)) {
+         page = find_next_bit(todo, end, page + every)) {
         if (!test_bit(page, zero) && is_zero(t, first + page)) {
             return true;
         }
@@ -519,23 +503,27 @@ static void find_most_zeros(const Tracked *t, uint64_t first, uint64_t nr,
 
     for (begin = 0; begin < nr; begin = end) {
         end = MIN(begin + GROUP_PAGES, nr);
-        if (is_promising(t, first, begin, end, todo, zero)) {
+        if (is_promising(t, first, begin, end, SAMPLE_EVERY, todo, zero)) {
             find_each_zero(t, first, begin, end, todo, zero);
         }
     }
 }
 
-/* Of the pages in @todo (numbered from @first), which read as zero? */
-static void find_zeros(Look *look, Tracked *t, uint64_t first, uint64_t nr,
-                       const unsigned long *todo, unsigned long *zero)
+/*
+ * Of the pages in @todo (numbered from @first), which read as zero?  Absent
+ * ones do, and reading them would populate them.
+ */
+static void find_zeros(Look *look, const Tracked *t, uint64_t first,
+                       uint64_t nr, const unsigned long *todo,
+                       unsigned long *zero)
 {
+    bool round_1 = look->gen.number == FIRST;
     uint64_t begin, end;
     size_t i;
 
-    if (look->gen.number == FIRST && !has_zero(look, t, first, nr, todo)) {
-        return;
-    }
     if (!find_absent(look, t, first, nr)) {
+        /* The scan has counted it in round 1. */
+        count_unknown(round_1 ? 0 : nr);
         return;
     }
     for (i = 0; i < look->runs.nr; i++) {
@@ -544,10 +532,10 @@ static void find_zeros(Look *look, Tracked *t, uint64_t first, uint64_t nr,
             bitmap_set(zero, begin - first, end - begin);
         }
     }
-    if (look->gen.number == FIRST) {
-        find_most_zeros(t, first, nr, todo, zero);
-    } else {
+    if (!round_1) {
         find_each_zero(t, first, 0, nr, todo, zero);
+    } else if (is_promising(t, first, 0, nr, GROUP_PAGES, todo, zero)) {
+        find_most_zeros(t, first, nr, todo, zero);
     }
 }
 
@@ -645,12 +633,12 @@ static bool look_at_all(Look *look)
 
 /* Ahead of QEMU, in round 1 ------------------------------------------- */
 
-/* Dirty pages that were looked at, and that QEMU has still to send. */
-static uint64_t pages_ready(Ahead *a, const Tracked *t)
+/* Count dirty pages that were looked at, and that QEMU has still to send. */
+static void count_ready(Ahead *a, const Tracked *t)
 {
     a->place = find_next_bit(t->rb->bmap, a->page, a->place);
-    return bitmap_count_one_with_offset(t->rb->bmap, a->place,
-                                        a->page - a->place);
+    a->ready = bitmap_count_one_with_offset(t->rb->bmap, a->place,
+                                            a->page - a->place);
 }
 
 /* The next step in a block; its end is not one. */
@@ -660,11 +648,20 @@ static uint64_t next_step(Ahead *a, const Tracked *t)
     return MIN(STEP_PAGES, t->pages - a->page);
 }
 
-/* Until there is enough to send, and not for long once there is something. */
-static bool look_ahead_in_block(Look *look, Ahead *a, Tracked *t)
+/* Enough to send, or as much as can be had in no time? */
+static bool is_enough(const Ahead *a, uint64_t most_pages, uint64_t ns)
+{
+    return a->ready >= most_pages ||
+           (a->ready >= FEWEST_AHEAD_PAGES && ns > LOOK_NS &&
+            most_pages < ALL_PAGES) ||
+           (a->ready && ns > LONGEST_LOOK_NS);
+}
+
+static bool look_ahead_in_block(Look *look, Ahead *a, Tracked *t,
+                                uint64_t most_pages)
 {
     int64_t began = get_clock();
-    uint64_t nr, ready;
+    uint64_t nr;
 
     while ((nr = next_step(a, t))) {
         RCU_READ_LOCK_GUARD();
@@ -673,9 +670,8 @@ static bool look_ahead_in_block(Look *look, Ahead *a, Tracked *t)
             a->page = t->pages;
             break;
         }
-        ready = pages_ready(a, t);
-        if (ready >= AHEAD_PAGES ||
-            (ready && get_clock() - began > AHEAD_NS) ||
+        count_ready(a, t);
+        if (is_enough(a, most_pages, get_clock() - began) ||
             !migration_is_running() ||
             !look_for_zeros(look, t, a->page, nr)) {
             return false;
@@ -685,21 +681,31 @@ static bool look_ahead_in_block(Look *look, Ahead *a, Tracked *t)
     return true;
 }
 
-static void look_ahead(Look *look)
+/* QEMU is going to send all that is left without asking again. */
+static bool is_ending(void)
+{
+    return ram_bytes_remaining() < migrate_get_current()->threshold_size;
+}
+
+/* Returns how much QEMU may send before it is to ask again; 0: all. */
+static uint64_t look_ahead(Look *look, uint64_t most_pages)
 {
     Ahead *a = &absent.ahead;
     int64_t began = get_clock();
 
+    a->ready = 0;
     while (a->block < absent.blocks->len &&
            look_ahead_in_block(look, a,
-                               g_ptr_array_index(absent.blocks, a->block))) {
-        *a = (Ahead) { .on = true, .block = a->block + 1, .stride = 1 };
+                               g_ptr_array_index(absent.blocks, a->block),
+                               most_pages)) {
+        *a = (Ahead) { .on = true, .block = a->block + 1 };
     }
     QEMU_LOCK_GUARD(&absent.count_lock);
     absent.s.scan_ns += get_clock() - began;
     absent.s.zero_pages += look->left_out_pages;
     trace_ballast_ahead(look->gen.number, a->block, a->page,
                         look->left_out_pages);
+    return a->ready < AHEAD_PAGES ? a->ready : 0;
 }
 
 /* Once all that is absent was left out, and as long as round 1 lasts. */
@@ -716,15 +722,34 @@ static bool may_look_ahead(Look *look)
 
 /* QEMU's next turn, in round 1 ----------------------------------------- */
 
-/* False: QEMU would send what may still be hinted. */
+/* Where QEMU is at least; false if nothing is left for it to send. */
+static bool find_place(void)
+{
+    Tracked *t;
+
+    for (; absent.sending_block < absent.blocks->len; absent.sending_block++) {
+        t = g_ptr_array_index(absent.blocks, absent.sending_block);
+        if (still_there(t)) {
+            absent.sending_page = find_next_bit(t->rb->bmap, t->pages,
+                                                absent.sending_page);
+            if (absent.sending_page < t->pages) {
+                return true;
+            }
+        }
+        absent.sending_page = 0;
+    }
+    return false;
+}
+
+/* False: QEMU is to stop here. */
 static bool foresee_block(struct ballast_course *c, const Tracked *t,
-                          double turn_ns)
+                          uint64_t page, uint64_t most_pages)
 {
     const unsigned long *dirty = t->rb->bmap;
-    uint64_t page, nr;
+    uint64_t nr;
 
-    for (page = find_first_bit(dirty, t->pages);
-         page < t->pages && c->sending_ns < turn_ns;
+    for (page = find_next_bit(dirty, t->pages, page);
+         page < t->pages && c->pages < most_pages;
          page = find_next_bit(dirty, t->pages, page + nr)) {
         nr = MIN(HINT_PAGES - page % HINT_PAGES, t->pages - page);
         if (!ballast_course_send(c, t->before + page, nr,
@@ -733,46 +758,40 @@ static bool foresee_block(struct ballast_course *c, const Tracked *t,
             return false;
         }
     }
-    return true;
+    return c->pages < most_pages;
 }
 
-/* Blocks that have nothing dirty any more need not be gone through again. */
-static void skip_what_was_sent(void)
-{
-    for (; absent.sending_block < absent.blocks->len; absent.sending_block++) {
-        Tracked *t = g_ptr_array_index(absent.blocks, absent.sending_block);
-
-        if (still_there(t) && !bitmap_empty(t->rb->bmap, t->pages)) {
-            return;
-        }
-    }
-}
-
-bool ballast_absent_foresee(double pages_per_ns, double turn_ns)
+/* Is there a sweep of hints in round 1? */
+static bool begin_course(struct ballast_course *c)
 {
     struct ballast_generation gen = ballast_generation_hold();
-    bool used = absent.used && gen.open && gen.number == FIRST;
-    struct ballast_sweep sweep = absent.sweep;
-    struct ballast_course c;
-    guint i;
+    bool known = absent.used && gen.open && gen.number == FIRST &&
+                 ballast_course_begin(c, &absent.sweep);
 
     ballast_generation_release();
-    if (!used || !ballast_course_begin(&c, &sweep, pages_per_ns)) {
-        return false;
+    return known;
+}
+
+uint64_t ballast_absent_foresee(uint64_t most_pages)
+{
+    struct ballast_course c;
+    uint64_t page;
+    guint i;
+
+    if (!begin_course(&c)) {
+        return 0;
     }
     RCU_READ_LOCK_GUARD();
-    skip_what_was_sent();
-    for (i = absent.sending_block;
-         i < absent.blocks->len && c.sending_ns < turn_ns; i++) {
+    page = find_place() ? absent.sending_page : 0;
+    for (i = absent.sending_block; i < absent.blocks->len; i++, page = 0) {
         Tracked *t = g_ptr_array_index(absent.blocks, i);
 
-        if (still_there(t) && !foresee_block(&c, t, turn_ns)) {
-            return false;
+        if (still_there(t) && !foresee_block(&c, t, page, most_pages)) {
+            break;
         }
     }
-    trace_ballast_foreseen(c.sending_ns / SCALE_MS, sweep.now.first,
-                           sweep.now.end, c.down);
-    return true;
+    trace_ballast_foreseen(c.pages, c.s.now.first, c.s.now.end, c.down);
+    return c.pages;
 }
 
 /* Preparing ----------------------------------------------------------- */
@@ -898,25 +917,40 @@ static void finish(Look *look, bool whole)
     }
 }
 
+/* QEMU's next turn: after so many pages we want to be asked; 0: as always. */
+static uint64_t look_further(uint64_t most_pages)
+{
+    Look look = {};
+    uint64_t pages;
+
+    if (!may_look_ahead(&look)) {
+        return most_pages;
+    }
+    pages = look_ahead(&look, is_ending() ? ALL_PAGES :
+                       most_pages ? most_pages : AHEAD_PAGES);
+    free(look.runs.run);
+    return !pages ? most_pages : most_pages ? MIN(pages, most_pages) : pages;
+}
+
 void ballast_about_to_send(void)
 {
-    Look first = {}, further = {};
+    Look look = {};
+    uint64_t pages;
     bool whole;
 
     if (!ballast_hints_installed() || !migration_thread_is_self()) {
         return;
     }
+    ballast_turn_over();
     ballast_hints_ask();
-    if (take_turn(&first)) {
-        whole = arm(&first) && look_at_all(&first);
-        finish(&first, whole);
+    if (take_turn(&look)) {
+        whole = arm(&look) && look_at_all(&look);
+        finish(&look, whole);
         absent.ahead.on = whole;
-        absent.ahead.stride = 1;
     }
-    ballast_wait_for_hints();
-    if (may_look_ahead(&further)) {
-        look_ahead(&further);
-        free(further.runs.run);
+    pages = look_further(ballast_wait_for_hints());
+    if (pages) {
+        ballast_turn_limit(pages);
     }
     ballast_wait_turn();
 }

@@ -78,8 +78,10 @@ void ballast_wait_begin(void);
  * Bounded, see patience.h; returns at once where nothing is asked for.
  *
  * Context: migration thread, before a step, no lock.
+ * Return: after so many pages QEMU would come to such as may still be hinted;
+ * 0: let it send.
  */
-void ballast_wait_for_hints(void);
+uint64_t ballast_wait_for_hints(void);
 
 /**
  * ballast_wait_turn() - QEMU's turn begins
@@ -87,6 +89,24 @@ void ballast_wait_for_hints(void);
  * Context: migration thread, at the end of whatever comes before a step.
  */
 void ballast_wait_turn(void);
+
+/**
+ * ballast_turn_limit() - QEMU's next turn ends after so many pages
+ * @pages: above 0; of zeros more may go
+ *
+ * Nothing happens if the operator's limit is lower.
+ *
+ * Context: migration thread, before a step, no lock.
+ */
+void ballast_turn_limit(uint64_t pages);
+
+/**
+ * ballast_turn_over() - take the limit back
+ *
+ * Context: migration thread, before each step; at the end of a migration,
+ * whoever ends it.  Does nothing if there is none.
+ */
+void ballast_turn_over(void);
 
 /**
  * ballast_hints_ask() - arm, and let the device ask, where it could not yet
@@ -169,14 +189,13 @@ void ballast_absent_hint(void *addr, size_t bytes, uint64_t number);
 void ballast_absent_hints_end(void);
 
 /**
- * ballast_absent_foresee() - would QEMU send what is hinted a moment later?
- * @pages_per_ns: how fast it sends, above 0
- * @turn_ns: for so long, before it asks again
+ * ballast_absent_foresee() - how much of what QEMU comes to is used?
+ * @most_pages: as many are enough
  *
  * Context: migration thread, round 1, no lock.
- * Return: true if, by the hints so far, all that it sends in this turn is
- * used; false if not, or if that is not known.
+ * Return: pages that QEMU can send before it comes to any that may still be
+ * hinted; 0 also if nothing is known of that.
  */
-bool ballast_absent_foresee(double pages_per_ns, double turn_ns);
+uint64_t ballast_absent_foresee(uint64_t most_pages);
 
 #endif

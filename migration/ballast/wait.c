@@ -6,8 +6,8 @@
  * (see absent.c), so hints are applied meanwhile.  What they take off the
  * bitmap shows in QEMU's count of dirty pages, whoever's balloon it is:
  * nothing else makes it smaller while the migration thread waits.
- * It does not wait where the hints so far say that QEMU's next pages are
- * used (sweep.h).
+ * Where the hints so far say that QEMU's next pages are used (sweep.h), it
+ * has a turn for these and no others (turn.c).
  *
  * Only the time of sending changes: no bit is dropped or kept here.
  */
@@ -69,12 +69,16 @@ static bool may_wait(void)
            ballast_patience_left(&waiting.p);
 }
 
-/* Nothing is lost by sending now: what QEMU comes to will not be hinted. */
-static bool sends_what_is_used(void)
+/*
+ * Nothing is lost by sending what is used.  A turn is worth no less than a
+ * slice, and QEMU asks again after TURN_NS at the latest.  0: no turn.
+ */
+static uint64_t used_pages(void)
 {
     double pace = ballast_patience_pace(&waiting.p, rate_limit());
+    uint64_t pages = ballast_absent_foresee(pace * TURN_NS);
 
-    return pace > 0 && ballast_absent_foresee(pace, TURN_NS);
+    return pages < pace * BALLAST_SLICE_NS ? 0 : pages;
 }
 
 /* One slice; false: QEMU has its turn. */
@@ -107,12 +111,12 @@ static void turn_over(void)
     }
 }
 
-void ballast_wait_for_hints(void)
+uint64_t ballast_wait_for_hints(void)
 {
-    uint64_t waited = waiting.p.waited_ns;
+    uint64_t waited = waiting.p.waited_ns, pages = 0;
 
     turn_over();
-    while (may_wait() && !sends_what_is_used() && wait_slice()) {
+    while (may_wait() && !(pages = used_pages()) && wait_slice()) {
         /* More of it. */
     }
     if (waiting.p.waited_ns != waited) {
@@ -120,6 +124,7 @@ void ballast_wait_for_hints(void)
                            waiting.p.gained_pages);
         publish();
     }
+    return pages;
 }
 
 void ballast_wait_turn(void)

@@ -4,9 +4,10 @@
  *
  * A Linux that has not run for long hints its memory in the order of
  * addresses, give or take some blocks: a sweep.  What it has passed over is
- * used, and worth sending while the rest is hinted; what it reaches before
- * QEMU does need not be waited for.  A guest whose hints come in any order
- * has no sweep, and nothing is known of its pages.
+ * used, and worth sending while the rest is hinted.  Hints cannot be applied
+ * while QEMU sends, so what lies before them has to wait for them.  A guest
+ * whose hints come in any order has no sweep, and nothing is known of its
+ * pages.
  *
  * Only when pages are sent hangs on it, never whether.
  *
@@ -26,13 +27,11 @@
  * struct ballast_window - where some hints in a row were
  * @first: the lowest page
  * @end: one more than the highest; above @first, or no hint was seen
- * @began_ns: when the first of them came
  * @hints: how many
  */
 struct ballast_window {
     uint64_t first;
     uint64_t end;
-    int64_t began_ns;
     uint32_t hints;
 };
 
@@ -54,38 +53,31 @@ struct ballast_sweep {
  * @s: of this generation
  * @first: its first page
  * @pages: how many, above 0
- * @now_ns: monotonic
  */
 void ballast_sweep_hint(struct ballast_sweep *s, uint64_t first,
-                        uint64_t pages, int64_t now_ns);
+                        uint64_t pages);
 
 /**
- * struct ballast_course - a turn of QEMU's, foreseen
+ * struct ballast_course - what QEMU would send next
  * @s: the guest's hints so far
- * @pages_per_ns: how fast QEMU sends, above 0
- * @hinted_per_ns: how fast the hints move on in the guest's memory; not
- *                 above 0: there is no sweep
  * @down: they go to lower pages
- * @sending_ns: how long QEMU has been sending
+ * @pages: dirty ones that may be sent
  */
 struct ballast_course {
     struct ballast_sweep s;
-    double pages_per_ns;
-    double hinted_per_ns;
     bool down;
-    double sending_ns;
+    uint64_t pages;
 };
 
 /**
  * ballast_course_begin() - foresee a turn
  * @c: the turn
  * @s: the guest's hints so far; copied
- * @pages_per_ns: how fast QEMU sends, above 0
  *
  * Return: false if nothing is known of this guest's pages.
  */
 bool ballast_course_begin(struct ballast_course *c,
-                          const struct ballast_sweep *s, double pages_per_ns);
+                          const struct ballast_sweep *s);
 
 /**
  * ballast_course_send() - QEMU comes to these pages next
@@ -94,7 +86,7 @@ bool ballast_course_begin(struct ballast_course *c,
  * @pages: as many, no more than a hint covers
  * @dirty_pages: of them, such that QEMU would send
  *
- * Return: false if they may still be hinted, and QEMU would send them before.
+ * Return: false if they may still be hinted, so that QEMU is to stop before.
  */
 bool ballast_course_send(struct ballast_course *c, uint64_t first,
                          uint64_t pages, uint64_t dirty_pages);

@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 # pylint: disable=wrong-import-position
 from ballast import host, mailbox, paths, tap, virtio                   # noqa: E402
 from ballast.pair import (AREA, DATA, FAST, MEMORY, MIB, PAGE, SLOW,   # noqa: E402
-                          Pair, memfd, pair)
-from ballast.vm import VM, wait_migration, wait_until                  # noqa: E402
+                          STEADY, Pair, memfd, pair)
+from ballast.vm import (VM, start_migration, wait_migration,           # noqa: E402
+                        wait_until)
 
 ACCELS = ('kvm', 'tcg')
 
@@ -213,6 +214,46 @@ def zero_twice(accel: str, *extra: str) -> None:
         both.check(MIB, 2 * MIB)
 
 
+def _again(both: Pair, accel: str, stack: ExitStack) -> Pair:
+    """Another destination."""
+    arguments = [*mailbox.microvm(f'{MEMORY // MIB}M'), *mailbox.ACCELS[accel].args, '-incoming', 'defer']
+    second = stack.enter_context(VM(arguments, plugin={}, name='second'))
+    second.launch()
+    return replace(both, dst=second)
+
+
+def _traced(vm: VM, event: str) -> int:
+    """How often QEMU has traced it."""
+    return vm.log().count(event)
+
+
+def turns(accel: str) -> None:
+    """QEMU's turns end early, but it does not sleep for that; in the next migration it sleeps as its limit says.
+
+    What turn.c does not take back shows: a limit, in the same migration, which crawls; a request, in the next one,
+    which asks without pause whether it may send.
+    """
+    with pair(accel) as both, ExitStack() as stack:
+        for event in ('ballast_turn', 'migration_rate_limit_pre'):
+            both.src.qmp('trace-event-set-state', name=event, enable=True)
+        both.box.stamp(AREA, 64 * MIB, DATA)
+        both.src.qtest.do(f'memset {AREA + 64 * MIB:#x} {32 * MIB:#x} 0')
+        both.migrate()
+        both.check(0, 64 * MIB - PAGE)
+        limited, asked = (_traced(both.src, event) for event in ('ballast_turn', 'migration_rate_limit_pre'))
+        tap.note(f'{limited} turns were limited, {asked} times QEMU asked how long to sleep')
+        assert 0 < asked <= limited, f'{limited} limits, {asked} reached'
+        both.src.qmp('cont')
+        last = _again(both, accel, stack)
+        last.limit(STEADY, PAGE - 1)
+        start_migration(last.src, last.dst)
+        wait_until(lambda: last.ram().get('transferred', 0) > STEADY, 'something to be sent')
+        most = limited + _traced(both.src, 'ballast_turn') + last.src.migration()['total-time'] / 100 + 2
+        assert _traced(both.src, 'migration_rate_limit_pre') <= most, f'QEMU does not sleep: asked more than {most:.0f} times'
+        last.finish()
+        last.check(0, 64 * MIB - PAGE)
+
+
 def cancelled(accel: str) -> None:
     """What one migration left out, the next one does not know: everything counts anew."""
     with pair(accel) as both:
@@ -224,10 +265,8 @@ def cancelled(accel: str) -> None:
         both.dst.shutdown(hard=True)
         both.box.stop()
         both.box.stamp(AREA + MIB, MIB, DATA)
-        with VM([*mailbox.microvm(f'{MEMORY // MIB}M'), *mailbox.ACCELS[accel].args, '-incoming', 'defer'],
-                plugin={}, name='second') as second:
-            second.launch()
-            again = replace(both, dst=second)
+        with ExitStack() as stack:
+            again = _again(both, accel, stack)
             again.migrate()
             again.check(0, MIB)
             assert both.absent()['skipped-bytes'] > 0.9 * MEMORY
@@ -430,6 +469,7 @@ for _accel in ACCELS:
     tap.add(f'zero twice, {_accel}', zero_twice, _accel)
     tap.add(f'zero twice, memfd, {_accel}', zero_twice, _accel, *memfd(MEMORY))
     tap.add(f'cancelled and retried, {_accel}', cancelled, _accel)
+    tap.add(f'turns that end early, {_accel}', turns, _accel)
     tap.add(f'dropped when sent, {_accel}', dropped_when_sent, _accel)
     tap.add(f'dropped when sent, memfd, {_accel}', dropped_when_sent, _accel, *memfd(MEMORY))
     tap.add(f'hinted, {_accel}', hinted, _accel)

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A turn of QEMU's that ends early.
+ *
+ * QEMU sends for 50 ms, with the lock of its dirty bitmap held: hints wait
+ * for it, and pages that they were about to name are sent for nothing.  Its
+ * rate limit can end a turn after any number of bytes, and an urgent request
+ * makes it begin the next step at once instead of waiting until the limit is
+ * renewed.  So both are set for one turn, and taken back before anything
+ * else is decided.
+ *
+ * The operator's own limit holds throughout: ours is only ever the lower
+ * one.  Whoever changes the limit during a turn has changed it for good.
+ *
+ * The request is a count in QEMU's semaphore, which outlives a migration: one
+ * left over, and the next never sleeps for its limit.  It is taken back exactly
+ * once, after the last turn by the end of the migration.
+ */
+#include "qemu/osdep.h"
+#include "exec/target_page.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "internal.h"
+#include "trace-migration_ballast.h"
+
+/* QEMU's limit is for so many periods in a second. */
+#define PERIODS_PER_S 10
+/* It counts bytes when they leave, so many pages late. */
+#define LATE_PAGES 64
+
+/* Migration thread; the main thread once that has ended. */
+static bool limited;
+
+void ballast_turn_limit(uint64_t pages)
+{
+    uint64_t used_bytes = migration_transferred_bytes() -
+                          stat64_get(&mig_stats.rate_limit_start);
+    uint64_t bytes = used_bytes + (pages - MIN(pages / 2, LATE_PAGES)) *
+                     qemu_target_page_size();
+    uint64_t now = migration_rate_get();
+
+    if (now && now <= bytes) {
+        return;
+    }
+    limited = true;
+    migration_make_urgent_request();
+    migration_rate_set(bytes * PERIODS_PER_S);
+    trace_ballast_turn(pages);
+}
+
+/* An operator writes the parameter first, and then sets the limit. */
+static void restore_limit(void)
+{
+    uint64_t bytes_per_s;
+
+    do {
+        bytes_per_s = migrate_max_bandwidth();
+        migration_rate_set(bytes_per_s);
+    } while (bytes_per_s != migrate_max_bandwidth());
+}
+
+void ballast_turn_over(void)
+{
+    if (!limited) {
+        return;
+    }
+    limited = false;
+    migration_consume_urgent_request();
+    if (migration_is_running() && !migration_in_postcopy()) {
+        restore_limit();
+    }
+}
