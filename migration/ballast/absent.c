@@ -533,7 +533,8 @@ static void find_zeros(Look *look, const Tracked *t, uint64_t first,
         }
     }
     if (!round_1) {
-        find_each_zero(t, first, 0, nr, todo, zero);
+        ballast_find_zeros(t->rb->host + (first << TARGET_PAGE_BITS), nr,
+                           todo, zero);
     } else if (is_promising(t, first, 0, nr, GROUP_PAGES, todo, zero)) {
         find_most_zeros(t, first, nr, todo, zero);
     }

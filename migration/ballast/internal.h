@@ -189,6 +189,20 @@ void ballast_absent_hint(void *addr, size_t bytes, uint64_t number);
 void ballast_absent_hints_end(void);
 
 /**
+ * ballast_find_zeros() - which of these pages read as zero?
+ * @host: memory of the first
+ * @pages: how many, above 0
+ * @todo: those to look at; all are populated, or in @zero
+ * @zero: those found are added; those in it are not read
+ *
+ * Some threads read, where the host has processors for them.
+ *
+ * Context: migration thread, RCU read side.
+ */
+void ballast_find_zeros(const void *host, uint64_t pages,
+                        const unsigned long *todo, unsigned long *zero);
+
+/**
  * ballast_absent_foresee() - how much of what QEMU comes to is used?
  * @most_pages: as many are enough
  *
