@@ -44,8 +44,8 @@ static double ns_worth(const struct ballast_patience *p, uint64_t pages,
 }
 
 bool ballast_patience_waited(struct ballast_patience *p, uint64_t ns,
-                             uint64_t pages, uint64_t most_per_s,
-                             bool finished)
+                             uint64_t pages, uint64_t hinted_pages,
+                             uint64_t most_per_s, bool finished)
 {
     double worth_ns = ns_worth(p, pages, most_per_s);
 
@@ -57,9 +57,12 @@ bool ballast_patience_waited(struct ballast_patience *p, uint64_t ns,
         p->idle_ns = 0;
         return true;
     }
-    p->idle_ns += ns;
     p->unpaid_ns += ns;
     p->unpaid_slices++;
     p->over = finished;
+    if (ns_worth(p, hinted_pages, most_per_s) >= ns) {
+        return true;
+    }
+    p->idle_ns += ns;
     return p->idle_ns < BALLAST_WAIT_IDLE_NS;
 }

@@ -81,18 +81,29 @@ static uint64_t used_pages(void)
     return pages < pace * BALLAST_SLICE_NS ? 0 : pages;
 }
 
+/* In this migration; QEMU's own balloon does not count them. */
+static uint64_t hinted_bytes(void)
+{
+    BallastHintsSnapshot s;
+
+    ballast_hints_snapshot(&s);
+    return s.migration.bytes[BALLAST_HINT_APPLIED];
+}
+
 /* One slice; false: QEMU has its turn. */
 static bool wait_slice(void)
 {
-    uint64_t before = ram_bytes_remaining(), after;
+    uint64_t dirty = ram_bytes_remaining(), hinted = hinted_bytes(), after;
     int64_t began = get_clock();
     bool finished = ballast_hints_finished();
 
     g_usleep(BALLAST_SLICE_NS / SCALE_US);
     after = ram_bytes_remaining();
     return ballast_patience_waited(&waiting.p, get_clock() - began,
-                                   after < before ? (before - after) /
+                                   after < dirty ? (dirty - after) /
                                    qemu_target_page_size() : 0,
+                                   (hinted_bytes() - hinted) /
+                                   qemu_target_page_size(),
                                    rate_limit(), finished);
 }
 

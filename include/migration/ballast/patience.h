@@ -6,8 +6,9 @@
  * work for nothing, for the wire and for both hosts.  So the migration
  * thread waits, one slice after the other.  A slice is paid for if at least
  * a quarter as many dirty pages went in it as could have been sent; what
- * goes beyond that pays for slices in which the guest had no processor.  A
- * dirty page of the first round goes once: a guest that hints as fast as
+ * goes beyond that pays for slices in which the guest had no processor, or
+ * hinted what it never used and had to populate and zero for that: the rest
+ * comes after it.  A dirty page of the first round goes once: a guest that hints as fast as
  * QEMU sends makes no migration longer.  What is not paid for is bounded,
  * as is the whole.
  *
@@ -101,13 +102,15 @@ bool ballast_patience_left(const struct ballast_patience *p);
  * @p: a migration's
  * @ns: how long it was really
  * @pages: dirty pages that went in it
+ * @hinted_pages: hinted in it, dirty or not; such a slice does not count as
+ *                idle, but is paid for by dirty pages like any other
  * @most_per_s: pages that the bandwidth limit lets through; 0: no limit
  * @finished: the guest says that it has hinted all that it will
  *
  * Return: true to wait on, if patience is left; false: QEMU has its turn.
  */
 bool ballast_patience_waited(struct ballast_patience *p, uint64_t ns,
-                             uint64_t pages, uint64_t most_per_s,
-                             bool finished);
+                             uint64_t pages, uint64_t hinted_pages,
+                             uint64_t most_per_s, bool finished);
 
 #endif
