@@ -8,9 +8,9 @@
  * a quarter as many dirty pages went in it as could have been sent; what
  * goes beyond that pays for slices in which the guest had no processor, or
  * hinted what it never used and had to populate and zero for that: the rest
- * comes after it.  A dirty page of the first round goes once: a guest that hints as fast as
- * QEMU sends makes no migration longer.  What is not paid for is bounded,
- * as is the whole.
+ * comes after it.  A dirty page of the first round goes once: a guest that
+ * hints as fast as QEMU sends makes no migration longer.  What is not paid
+ * for is bounded, as is the whole.
  *
  * No locking here: belongs to the migration thread.
  */
