@@ -3,8 +3,9 @@
  * Inside of the ballast_balloon driver.
  *
  * One struct bb per device.  Work items: steer (towards the goal) and those
- * that help it to inflate, stats, hint.  Who may be in the driver besides them: the OOM notifier, the
- * shrinker of hinted pages, page reporting, and compaction that moves a page.
+ * that help it to inflate, stats, hint.  Who may be in the driver besides
+ * them: the OOM notifier, the shrinker of hinted pages, page reporting, and
+ * compaction that moves a page.
  *
  * Lock order:
  *

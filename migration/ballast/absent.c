@@ -458,25 +458,14 @@ static bool look_for_absent(Look *look, Tracked *t, uint64_t first,
     return ok;
 }
 
-static bool is_zero(const Tracked *t, uint64_t page)
+static void *host_of(const Tracked *t, uint64_t page)
 {
-    return buffer_is_zero(t->rb->host + (page << TARGET_PAGE_BITS),
-                          TARGET_PAGE_SIZE);
+    return t->rb->host + (page << TARGET_PAGE_BITS);
 }
 
-/* Zero pages among those in @todo from @begin to @end, each looked at. */
-static void find_each_zero(const Tracked *t, uint64_t first, uint64_t begin,
-                           uint64_t end, const unsigned long *todo,
-                           unsigned long *zero)
+static bool is_zero(const Tracked *t, uint64_t page)
 {
-    uint64_t page;
-
-    for (page = find_next_bit(todo, end, begin); page < end;
-         page = find_next_bit(todo, end, page + 1)) {
-        if (!test_bit(page, zero) && is_zero(t, first + page)) {
-            set_bit(page, zero);
-        }
-    }
+    return buffer_is_zero(host_of(t, page), TARGET_PAGE_SIZE);
 }
 
 /* Is one of a few of these pages zero, but there? */
@@ -504,7 +493,7 @@ static void find_most_zeros(const Tracked *t, uint64_t first, uint64_t nr,
     for (begin = 0; begin < nr; begin = end) {
         end = MIN(begin + GROUP_PAGES, nr);
         if (is_promising(t, first, begin, end, SAMPLE_EVERY, todo, zero)) {
-            find_each_zero(t, first, begin, end, todo, zero);
+            ballast_find_each_zero(host_of(t, first), begin, end, todo, zero);
         }
     }
 }
@@ -523,7 +512,9 @@ static void find_zeros(Look *look, const Tracked *t, uint64_t first,
 
     if (!find_absent(look, t, first, nr)) {
         /* The scan has counted it in round 1. */
-        count_unknown(round_1 ? 0 : nr);
+        if (!round_1) {
+            count_unknown(nr);
+        }
         return;
     }
     for (i = 0; i < look->runs.nr; i++) {
@@ -533,8 +524,7 @@ static void find_zeros(Look *look, const Tracked *t, uint64_t first,
         }
     }
     if (!round_1) {
-        ballast_find_zeros(t->rb->host + (first << TARGET_PAGE_BITS), nr,
-                           todo, zero);
+        ballast_find_zeros(host_of(t, first), nr, todo, zero);
     } else if (is_promising(t, first, 0, nr, GROUP_PAGES, todo, zero)) {
         find_most_zeros(t, first, nr, todo, zero);
     }
@@ -723,8 +713,8 @@ static bool may_look_ahead(Look *look)
 
 /* QEMU's next turn, in round 1 ----------------------------------------- */
 
-/* Where QEMU is at least; false if nothing is left for it to send. */
-static bool find_place(void)
+/* Where QEMU is at least; behind the last block if nothing is left for it. */
+static void find_place(void)
 {
     Tracked *t;
 
@@ -734,12 +724,11 @@ static bool find_place(void)
             absent.sending_page = find_next_bit(t->rb->bmap, t->pages,
                                                 absent.sending_page);
             if (absent.sending_page < t->pages) {
-                return true;
+                return;
             }
         }
         absent.sending_page = 0;
     }
-    return false;
 }
 
 /* False: QEMU is to stop here. */
@@ -783,7 +772,8 @@ uint64_t ballast_absent_foresee(uint64_t most_pages)
         return 0;
     }
     RCU_READ_LOCK_GUARD();
-    page = find_place() ? absent.sending_page : 0;
+    find_place();
+    page = absent.sending_page;
     for (i = absent.sending_block; i < absent.blocks->len; i++, page = 0) {
         Tracked *t = g_ptr_array_index(absent.blocks, i);
 

@@ -189,6 +189,19 @@ void ballast_absent_hint(void *addr, size_t bytes, uint64_t number);
 void ballast_absent_hints_end(void);
 
 /**
+ * ballast_find_each_zero() - which of some pages read as zero?
+ * @host: memory of page 0
+ * @begin: the first of them
+ * @end: one more than the last
+ * @todo: as for ballast_find_zeros()
+ * @zero: likewise
+ *
+ * Context: any thread, RCU read side there or where it is waited for.
+ */
+void ballast_find_each_zero(const void *host, uint64_t begin, uint64_t end,
+                            const unsigned long *todo, unsigned long *zero);
+
+/**
  * ballast_find_zeros() - which of these pages read as zero?
  * @host: memory of the first
  * @pages: how many, above 0

@@ -27,7 +27,7 @@
 QEMU_BUILD_BUG_ON(CHUNK_PAGES % BITS_PER_LONG);
 
 typedef struct Job {
-    const uint8_t *host;
+    const void *host;
     uint64_t pages;
     const unsigned long *todo;
     unsigned long *zero;
@@ -37,16 +37,18 @@ typedef struct Job {
     int refs;
 } Job;
 
-static void look_at_chunk(const Job *j, uint64_t begin, uint64_t end)
+void ballast_find_each_zero(const void *host, uint64_t begin, uint64_t end,
+                            const unsigned long *todo, unsigned long *zero)
 {
+    const uint8_t *memory = host;
     uint64_t page;
 
-    for (page = find_next_bit(j->todo, end, begin); page < end;
-         page = find_next_bit(j->todo, end, page + 1)) {
-        if (!test_bit(page, j->zero) &&
-            buffer_is_zero(j->host + page * TARGET_PAGE_SIZE,
+    for (page = find_next_bit(todo, end, begin); page < end;
+         page = find_next_bit(todo, end, page + 1)) {
+        if (!test_bit(page, zero) &&
+            buffer_is_zero(memory + page * TARGET_PAGE_SIZE,
                            TARGET_PAGE_SIZE)) {
-            set_bit(page, j->zero);
+            set_bit(page, zero);
         }
     }
 }
@@ -58,7 +60,7 @@ static void take_chunks(Job *j)
     while ((begin = qatomic_fetch_add(&j->next_page, CHUNK_PAGES)) <
            j->pages) {
         nr = MIN(CHUNK_PAGES, j->pages - begin);
-        look_at_chunk(j, begin, begin + nr);
+        ballast_find_each_zero(j->host, begin, begin + nr, j->todo, j->zero);
         if (qatomic_fetch_sub(&j->left_pages, nr) == nr) {
             qemu_sem_post(&j->done);
         }
