@@ -97,6 +97,12 @@ typedef struct Ahead {
     uint64_t ready;             /* pages that QEMU may send now */
 } Ahead;
 
+/* A block whose end is sent while hints come to the rest. */
+typedef struct Far {
+    Tracked *t;
+    uint64_t page;              /* sent from there on */
+} Far;
+
 /* A look at all blocks; belongs to the migration thread. */
 typedef struct Look {
     struct ballast_generation gen;
@@ -118,6 +124,7 @@ static struct {
     uint64_t pages;             /* in them */
     /* Migration thread. */
     Ahead ahead;
+    Far far;
     guint sending_block;        /* all before it was sent, or left out, */
     uint64_t sending_page;      /* and before this page in it */
     QemuMutex count_lock;
@@ -242,6 +249,7 @@ static void start(void)
     absent.pages = 0;
     absent.sweep = (struct ballast_sweep) {};
     absent.ahead = (Ahead) {};
+    absent.far = (Far) {};
     absent.sending_block = 0;
     absent.sending_page = 0;
     WITH_QEMU_LOCK_GUARD(&absent.count_lock) {
@@ -785,6 +793,83 @@ uint64_t ballast_absent_foresee(uint64_t most_pages)
     return c.pages;
 }
 
+/* The far end, in round 1 ---------------------------------------------- */
+
+/* The block to which the guest's hints have come. */
+static Tracked *find_hinted(const struct ballast_course *c)
+{
+    guint i;
+
+    for (i = 0; i < absent.blocks->len; i++) {
+        Tracked *t = g_ptr_array_index(absent.blocks, i);
+
+        if (still_there(t) && c->s.now.first >= t->before &&
+            c->s.now.end <= t->before + t->pages) {
+            return t;
+        }
+    }
+    return NULL;
+}
+
+/* Dirty pages between the first one, from @first on, and @end. */
+static uint64_t count_dirty(const Tracked *t, uint64_t *first, uint64_t end)
+{
+    *first = find_next_bit(t->rb->bmap, end, *first);
+    return *first < end ? bitmap_count_one_with_offset(t->rb->bmap, *first,
+                                                       end - *first) : 0;
+}
+
+/* The next pages before those sent, of which some are not zero. */
+static uint64_t go_further(const struct ballast_course *c, Far *far,
+                           uint64_t *first)
+{
+    uint64_t nr = 0, end;
+    Look look = {};
+
+    look.gen = ballast_generation_hold();
+    ballast_generation_release();
+    do {
+        end = far->page;
+        *first = ballast_course_far(c, far->t->before,
+                                    far->t->before + far->t->pages,
+                                    far->t->before + end) - far->t->before;
+        if (*first == end ||
+            !look_for_zeros(&look, far->t, *first, end - *first)) {
+            break;
+        }
+        far->page = *first;
+        nr = count_dirty(far->t, first, end);
+    } while (!nr);
+    free(look.runs.run);
+    QEMU_LOCK_GUARD(&absent.count_lock);
+    absent.s.zero_pages += look.left_out_pages;
+    return nr;
+}
+
+uint64_t ballast_absent_far(void)
+{
+    struct ballast_course c;
+    Far *far = &absent.far;
+    uint64_t first, nr;
+    Tracked *t;
+
+    if (!sending_shows() || migrate_xbzrle() || migrate_postcopy_ram() ||
+        !begin_course(&c)) {
+        return 0;
+    }
+    RCU_READ_LOCK_GUARD();
+    t = find_hinted(&c);
+    if (t && far->t != t) {
+        *far = (Far) { .t = t, .page = t->pages };
+    }
+    nr = t ? go_further(&c, far, &first) : 0;
+    if (!nr || !ballast_turn_from(t->rb, first)) {
+        return 0;
+    }
+    trace_ballast_far(t->rb->idstr, first, nr);
+    return nr;
+}
+
 /* Preparing ----------------------------------------------------------- */
 
 typedef struct Barrier {
@@ -927,7 +1012,7 @@ void ballast_about_to_send(void)
 {
     Look look = {};
     uint64_t pages;
-    bool whole;
+    bool whole, far;
 
     if (!ballast_hints_installed() || !migration_thread_is_self()) {
         return;
@@ -942,7 +1027,10 @@ void ballast_about_to_send(void)
         finish(&look, whole);
         absent.ahead.on = whole;
     }
-    pages = look_further(ballast_wait_for_hints());
+    pages = ballast_wait_for_hints(&far);
+    if (!far) {
+        pages = look_further(pages);
+    }
     if (pages) {
         ballast_turn_limit(pages);
     }

@@ -346,7 +346,7 @@ static void migration_end(void)
         ballast_absent_end();
     }
     ballast_skipped_end();
-    ballast_turn_over();
+    ballast_turns_over();
 }
 
 /* Harvests, where QEMU does not call us. */

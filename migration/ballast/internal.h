@@ -83,6 +83,7 @@ void ballast_wait_begin(void);
 
 /**
  * ballast_wait_for_hints() - wait while hints come faster than QEMU sends
+ * @far: set if QEMU's next pages are at the far end; cleared otherwise
  *
  * Bounded, see patience.h; returns at once where nothing is asked for.
  *
@@ -90,7 +91,7 @@ void ballast_wait_begin(void);
  * Return: after so many pages QEMU would come to such as may still be hinted;
  * 0: let it send.
  */
-uint64_t ballast_wait_for_hints(void);
+uint64_t ballast_wait_for_hints(bool *far);
 
 /**
  * ballast_wait_turn() - QEMU's turn begins
@@ -110,12 +111,33 @@ void ballast_wait_turn(void);
 void ballast_turn_limit(uint64_t pages);
 
 /**
+ * ballast_turn_from() - QEMU's next turn begins somewhere else
+ * @rb: in this block
+ * @page: with this page; if it is not dirty, nothing happens
+ *
+ * It goes on from there, and comes to what it was about to send after the
+ * last block's end.
+ *
+ * Context: migration thread, before a step, no lock; RCU read side.
+ *
+ * Return: false if it does not.
+ */
+bool ballast_turn_from(RAMBlock *rb, uint64_t page);
+
+/**
  * ballast_turn_over() - take the limit back
  *
- * Context: migration thread, before each step; at the end of a migration,
- * whoever ends it.  Does nothing if there is none.
+ * Context: migration thread, before each step.  Does nothing if there is
+ * none.
  */
 void ballast_turn_over(void);
+
+/**
+ * ballast_turns_over() - the migration has ended
+ *
+ * Context: whoever ends it.
+ */
+void ballast_turns_over(void);
 
 /**
  * ballast_hints_ask() - arm, and let the device ask, where it could not yet
@@ -233,5 +255,15 @@ void ballast_find_zeros(const void *host, uint64_t pages,
  * hinted; 0 also if nothing is known of that.
  */
 uint64_t ballast_absent_foresee(uint64_t most_pages);
+
+/**
+ * ballast_absent_far() - let QEMU go on at the far end
+ *
+ * Where hints are coming, but not there.  See ballast_course_far().
+ *
+ * Context: migration thread, round 1, no lock.
+ * Return: pages that QEMU can send there; 0: none, it goes on where it is.
+ */
+uint64_t ballast_absent_far(void);
 
 #endif

@@ -17,6 +17,7 @@ void ballast_sweep_hint(struct ballast_sweep *s, uint64_t first,
         s->now = (struct ballast_window) {};
     }
     widen(&s->now, first, first + pages);
+    s->end = s->end > first + pages ? s->end : first + pages;
     s->now.hints++;
 }
 
@@ -65,4 +66,17 @@ bool ballast_course_send(struct ballast_course *c, uint64_t first,
     }
     c->pages += dirty_pages;
     return true;
+}
+
+uint64_t ballast_course_far(const struct ballast_course *c, uint64_t begin,
+                            uint64_t end, uint64_t far)
+{
+    uint64_t part = (end - begin) / BALLAST_FAR_PART;
+    uint64_t least = end - (part < BALLAST_FAR_MOST ? part : BALLAST_FAR_MOST);
+
+    if (c->down || far < least + BALLAST_FAR_PAGES ||
+        far - BALLAST_FAR_PAGES < c->s.end) {
+        return far;
+    }
+    return far - BALLAST_FAR_PAGES;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A turn of QEMU's that ends early.
+ * A turn of QEMU's that ends early, or begins somewhere else.
  *
  * QEMU sends for 50 ms, with the lock of its dirty bitmap held: hints wait
  * for it, and pages that they were about to name are sent for nothing.  Its
@@ -15,6 +15,11 @@
  * The request is a count in QEMU's semaphore, which outlives a migration: one
  * left over, and the next never sleeps for its limit.  It is taken back exactly
  * once, after the last turn by the end of the migration.
+ *
+ * Where a turn begins: in postcopy the destination asks for pages, and QEMU
+ * sends such a one first and goes on from there.  We ask in its place.  What
+ * asks is a request like the other, and QEMU takes it back when it comes to
+ * it: if the migration ends before, we do.
  */
 #include "qemu/osdep.h"
 #include "exec/target_page.h"
@@ -22,6 +27,7 @@
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "migration/options.h"
+#include "migration/ram.h"
 #include "internal.h"
 #include "trace-migration_ballast.h"
 
@@ -32,6 +38,7 @@
 
 /* Migration thread; the main thread once that has ended. */
 static bool limited;
+static bool moved;
 
 void ballast_turn_limit(uint64_t pages)
 {
@@ -48,6 +55,18 @@ void ballast_turn_limit(uint64_t pages)
     migration_make_urgent_request();
     migration_rate_set(bytes * PERIODS_PER_S);
     trace_ballast_turn(pages);
+}
+
+bool ballast_turn_from(RAMBlock *rb, uint64_t page)
+{
+    if (ram_save_queue_pages(rb->idstr, page << TARGET_PAGE_BITS,
+                             TARGET_PAGE_SIZE, NULL)) {
+        return false;
+    }
+    /* It counts as the destination's. */
+    stat64_add(&mig_stats.postcopy_requests, -1);
+    moved = true;
+    return true;
 }
 
 /* An operator writes the parameter first, and then sets the limit. */
@@ -71,4 +90,15 @@ void ballast_turn_over(void)
     if (migration_is_running() && !migration_in_postcopy()) {
         restore_limit();
     }
+}
+
+/* Nobody else has a request left. */
+void ballast_turns_over(void)
+{
+    ballast_turn_over();
+    while (moved && !qemu_sem_timedwait(&migrate_get_current()->rate_limit_sem,
+                                        0)) {
+        trace_ballast_turn_left();
+    }
+    moved = false;
 }

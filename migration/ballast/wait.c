@@ -7,7 +7,8 @@
  * bitmap shows in QEMU's count of dirty pages, whoever's balloon it is:
  * nothing else makes it smaller while the migration thread waits.
  * Where the hints so far say that QEMU's next pages are used (sweep.h), it
- * has a turn for these and no others (turn.c).
+ * has a turn for these and no others (turn.c).  Where they are not, it has
+ * turns at the far end, as long as no hint has come near that.
  *
  * Only the time of sending changes: no bit is dropped or kept here.
  */
@@ -122,12 +123,26 @@ static void turn_over(void)
     }
 }
 
-uint64_t ballast_wait_for_hints(void)
+/* Pages that no hint will name: QEMU's next, or at the far end; 0: none. */
+static uint64_t find_turn(bool *far)
+{
+    uint64_t pages = used_pages();
+
+    if (pages) {
+        return pages;
+    }
+    pages = ballast_absent_far();
+    *far = pages > 0;
+    return pages;
+}
+
+uint64_t ballast_wait_for_hints(bool *far)
 {
     uint64_t waited = waiting.p.waited_ns, pages = 0;
 
+    *far = false;
     turn_over();
-    while (may_wait() && !(pages = used_pages()) && wait_slice()) {
+    while (may_wait() && !(pages = find_turn(far)) && wait_slice()) {
         /* More of it. */
     }
     if (waiting.p.waited_ns != waited) {

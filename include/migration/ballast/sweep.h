@@ -40,12 +40,14 @@ struct ballast_window {
  * @now: the window that is being filled
  * @last: the one before, full; @last.hints is 0 if there was none
  * @before: the one before that
+ * @end: one more than the highest page of any hint
  * All zero at the start.
  */
 struct ballast_sweep {
     struct ballast_window now;
     struct ballast_window last;
     struct ballast_window before;
+    uint64_t end;
 };
 
 /**
@@ -90,5 +92,30 @@ bool ballast_course_begin(struct ballast_course *c,
  */
 bool ballast_course_send(struct ballast_course *c, uint64_t first,
                          uint64_t pages, uint64_t dirty_pages);
+
+/** BALLAST_FAR_PAGES - sent at once from the far end */
+#define BALLAST_FAR_PAGES 1024
+
+/** BALLAST_FAR_PART - of a RAM block, one part of so many may go from there */
+#define BALLAST_FAR_PART 32
+
+/** BALLAST_FAR_MOST - pages of a block that may go from there, at most */
+#define BALLAST_FAR_MOST 65536
+
+/**
+ * ballast_course_far() - what can be sent from a block's end meanwhile
+ * @c: the turn; of a block that hints go upwards in
+ * @begin: the block's first page
+ * @end: one more than its last
+ * @far: all from there on was sent; @end at the start
+ *
+ * Linux puts what it needs while it boots at the end of memory.  If a hint
+ * comes for that nevertheless, what was sent was sent for nothing, and no
+ * more of it is.
+ *
+ * Return: the first page of at most BALLAST_FAR_PAGES before @far; @far: none.
+ */
+uint64_t ballast_course_far(const struct ballast_course *c, uint64_t begin,
+                            uint64_t end, uint64_t far);
 
 #endif

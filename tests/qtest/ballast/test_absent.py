@@ -356,6 +356,48 @@ def hinted(accel: str) -> None:
         assert absent['zero'] >= 31 * MIB // PAGE, absent
 
 
+FREE, FREE_BYTES, HINT_BYTES = 96 * MIB, 32 * MIB, MIB // 4
+FAR_BYTES = MEMORY // 32        # as much of a block may be sent from its end
+
+
+def _hint_until_far(both: Pair) -> bool:
+    """Upwards, block by block; False: QEMU, which waits 40 ms for a guest that does not answer, had given up."""
+    balloon = _balloon(both, virtio.HINT)
+    both.start(SLOW)
+    balloon.hint_id(balloon.wait_cmd_id())
+    for at in range(FREE, FREE + FREE_BYTES, HINT_BYTES):
+        balloon.hint(at, HINT_BYTES)
+        if _traced(both.src, 'ballast_far'):
+            return True
+    return False
+
+
+def _far_end(accel: str) -> bool:
+    with pair(accel, balloon='virtio-balloon-ledger-device,free-page-hint=on') as both:
+        both.src.qmp('trace-event-set-state', name='ballast_far', enable=True)
+        both.box.stamp(AREA, MIB, DATA)
+        both.src.qtest.do(f'memset {FREE:#x} {FREE_BYTES:#x} 0x5b')
+        both.box.stamp(MEMORY - FAR_BYTES, FAR_BYTES, DATA)
+        if not _hint_until_far(both):
+            return False
+        both.go_on()
+        both.send()
+        both.do(lambda: both.box.write(MEMORY - MIB, ~DATA & 0xffffffff))
+        both.send()
+        tap.note(f"{_traced(both.src, 'ballast_far')} turns there, {both.ram()['normal']} pages sent")
+        tap.equal(both.finish()['ram']['postcopy-requests'], 0, 'requests')
+        for start, end in ((4 * MIB, FREE), (FREE + FREE_BYTES, MEMORY)):
+            tap.equal(both.differ(start, end - start), [])
+        tap.equal(both.dst.qtest.readl(MEMORY - MIB), ~DATA & 0xffffffff)
+        return True
+
+
+def far_end(accel: str) -> None:
+    """While hints come, upwards, the end of memory is sent; what is written there later is sent again."""
+    host.need_device()
+    wait_until(lambda: _far_end(accel), 'a turn at the far end')
+
+
 # -- other memory ----------------------------------------------------------
 
 def other_mapping() -> None:
@@ -501,6 +543,7 @@ for _accel in ACCELS:
     tap.add(f'dropped when sent, {_accel}', dropped_when_sent, _accel)
     tap.add(f'dropped when sent, memfd, {_accel}', dropped_when_sent, _accel, *memfd(MEMORY))
     tap.add(f'hinted, {_accel}', hinted, _accel)
+    tap.add(f'hints are far from the end, {_accel}', far_end, _accel)
     tap.add(f'plugged memory, {_accel}', plugged, _accel)
     for _device in ('virtio-balloon-device', 'virtio-balloon-ledger-device'):
         tap.add(f'ballooned before, {_device}, {_accel}', ballooned_before, _accel, _device)

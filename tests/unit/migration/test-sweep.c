@@ -139,6 +139,46 @@ static struct outcome try_guests(enum order order, enum policy policy)
     return o;
 }
 
+/* The same at the far end, until nothing more is sent there. */
+static struct outcome try_far_ends(enum order order)
+{
+    struct outcome o = {};
+    uint64_t schedule, far, first, wasted;
+    struct ballast_course c;
+    struct guest g;
+
+    for (schedule = 0; schedule < GUESTS; schedule++) {
+        boot(&g, schedule, order);
+        hint(&g, FEWEST_HINTS + pick(g.nr - FEWEST_HINTS));
+        far = (uint64_t)BLOCKS * BLOCK_PAGES;
+        wasted = 0;
+        while (ballast_course_begin(&c, &g.s) &&
+               (first = ballast_course_far(&c, 0, BLOCKS * BLOCK_PAGES,
+                                           far)) < far) {
+            o.turns++;
+            far = first;
+            wasted += !g.used[far / BLOCK_PAGES];
+            hint(&g, 1);
+        }
+        o.most_wasted = wasted > o.most_wasted ? wasted : o.most_wasted;
+    }
+    return o;
+}
+
+static int far_ends(void)
+{
+    struct outcome up = try_far_ends(UP);
+    struct outcome down = try_far_ends(DOWN);
+    struct outcome any = try_far_ends(ANY);
+
+    return report(up.turns > GUESTS &&
+                  up.most_wasted <= BLOCKS / BALLAST_FAR_PART,
+                  "upwards: the far end is sent meanwhile, no more than a "
+                  "part of memory for nothing") +
+           report(!down.turns, "downwards: the far end is not touched") +
+           report(any.turns <= GUESTS / 100, "nor is it in any order");
+}
+
 static int models(void)
 {
     struct outcome up = try_guests(UP, ASKED);
@@ -212,9 +252,40 @@ static int course(void)
     return bad;
 }
 
+/* Of a block from page 1000 on, with hints up to @hinted: sent after @far. */
+static uint64_t far_after(uint64_t pages, int hinted, uint64_t far)
+{
+    struct ballast_sweep s = {};
+    struct ballast_course c;
+    uint64_t end = 1000 + pages;
+
+    some_hints(&s, hinted - 80, 80, 1);
+    return ballast_course_begin(&c, &s) ?
+           end - ballast_course_far(&c, 1000, end, end - far) : 0;
+}
+
+static int far_rules(void)
+{
+    uint64_t turn = BALLAST_FAR_PAGES, pages = 64 * turn;
+    int last = 1000 + pages - turn;
+    uint64_t huge = 100ULL * BALLAST_FAR_MOST * BALLAST_FAR_PART;
+
+    return report(far_after(pages, 2000, 0) == turn &&
+                  far_after(pages, 2000, turn) == 2 * turn,
+                  "the far end: one turn's pages after the other") +
+           report(far_after(pages, 2000, 2 * turn) == 2 * turn &&
+                  far_after(huge, 2000, BALLAST_FAR_MOST - turn) ==
+                  BALLAST_FAR_MOST &&
+                  far_after(huge, 2000, BALLAST_FAR_MOST) ==
+                  BALLAST_FAR_MOST, "no more than its part, nor than most") +
+           report(far_after(pages, last, 0) == turn &&
+                  far_after(pages, last + 1, 0) == 0,
+                  "no page to which hints have come");
+}
+
 int main(void)
 {
-    int bad = models() + windows() + course();
+    int bad = models() + far_ends() + windows() + course() + far_rules();
 
     report_end();
     return bad > 0;
