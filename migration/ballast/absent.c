@@ -935,6 +935,9 @@ void ballast_about_to_send(void)
     ballast_turn_over();
     ballast_hints_ask();
     if (take_turn(&look)) {
+        if (look.gen.number == FIRST) {
+            ballast_stream_widen();
+        }
         whole = arm(&look) && look_at_all(&look);
         finish(&look, whole);
         absent.ahead.on = whole;

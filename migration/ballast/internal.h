@@ -8,6 +8,15 @@
 #include "migration/ballast/harvest.h"
 
 /**
+ * ballast_stream_widen() - let more of a migration be on its way
+ *
+ * On a local socket only, and as far as the host allows.
+ *
+ * Context: migration thread.
+ */
+void ballast_stream_widen(void);
+
+/**
  * ballast_arm() - arm the kernel's log for every page that hints may name
  *
  * After this and ballast_arm_tlb(), and until the next harvest, each guest

@@ -9,6 +9,7 @@ sent, so that no generation ends.
 
 import mmap
 import os
+import re
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -254,6 +255,33 @@ def turns(accel: str) -> None:
         last.check(0, 64 * MIB - PAGE)
 
 
+WMEM_MAX = '/proc/sys/net/core/wmem_max'
+
+
+def local_socket() -> None:
+    """A local socket has room for a huge page, as far as this host allows."""
+    with pair('tcg') as both:
+        both.src.qmp('trace-event-set-state', name='ballast_stream', enable=True)
+        both.migrate()
+        found = re.search(r'ballast_stream room for (\d+), now (\d+) bytes', both.src.log())
+        assert found, both.src.log()
+        tap.note(found[0])
+        most = int(Path(WMEM_MAX).read_text('ascii'))
+        tap.equal(int(found[2]), max(int(found[1]), 2 * min(most, MIB)))
+
+
+def tcp_socket() -> None:
+    """TCP finds its own size, which ends when somebody sets one."""
+    with pair('tcg') as both:
+        both.src.qmp('trace-event-set-state', name='ballast_stream', enable=True)
+        both.dst.qmp('migrate-incoming', uri='tcp:127.0.0.1:0')
+        port = both.dst.migration()['socket-address'][0]['port']
+        both.src.qmp('migrate', uri=f'tcp:127.0.0.1:{port}')
+        wait_migration(both.src, both.dst)
+        assert both.absent()['skipped'], both.absent()
+        tap.equal(_traced(both.src, 'ballast_stream'), 0)
+
+
 def cancelled(accel: str) -> None:
     """What one migration left out, the next one does not know: everything counts anew."""
     with pair(accel) as both:
@@ -491,6 +519,8 @@ tap.add('multifd', transport, {'multifd': True})
 tap.add('xbzrle', transport, {'xbzrle': True})
 tap.add('auto-converge', transport, {'auto-converge': True})
 tap.add('mapped-ram', mapped_ram)
+tap.add('a local socket has room', local_socket)
+tap.add("TCP's socket is left alone", tcp_socket)
 tap.add('a paused guest', stopped_guest)
 if paths.FLAVOUR == 'plugin':       # else it is used with postcopy: test_series
     tap.add('not with postcopy', postcopy)
