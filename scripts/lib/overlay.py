@@ -164,12 +164,12 @@ class Tree:
         self.written = written
 
     def restore(self, name):
-        """As it was before the overlay."""
+        """As it was before the overlay, but newer than what was built of the other content."""
         original = self.original_path(name)
         path = self.path / name
         if original.exists():
             if digest_of(path) != digest_of(original):
-                shutil.copy2(original, path)
+                shutil.copy(original, path)
             return
         path.unlink(missing_ok=True)
         for folder in path.parents:

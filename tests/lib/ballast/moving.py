@@ -171,16 +171,21 @@ class Worker:
             chains = [[virtio.into(pages[0] * PAGE, len(pages) * PAGE)]]
         return not pages or self._kick('hint', chains)
 
-    def reuse(self) -> bool:
-        """Pages are hinted and at the same time used again."""
+    def reuse(self, late: bool = False) -> bool:
+        """Pages are hinted and at the same time used again; `late`: the device sees the hint after that."""
         pages = self._run(self._free)
         if not pages:
             return True
         self.used.update(pages)
         self.hinted.difference_update(pages)
-        self.balloon.queues['hint'].add_all([[virtio.into(page * PAGE, PAGE)] for page in pages], kick=False)
-        self.box.begin_fill(pages[0] * PAGE, len(pages) * PAGE, self._value())
+        hints = [[virtio.into(page * PAGE, PAGE)] for page in pages]
         queue = self.balloon.queues['hint']
+        if not late:
+            queue.add_all(hints, kick=False)
+        self.box.begin_fill(pages[0] * PAGE, len(pages) * PAGE, self._value())
+        if late:                                    # an I/O thread that polls needs no kick
+            wait_until(self.box.acknowledged, 'the vCPU')
+            queue.add_all(hints, kick=False)
         queue.kick()
         return self._done(lambda: self.box.acknowledged() and not queue.pending())
 
