@@ -35,6 +35,7 @@
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "migration/options.h"
+#include "migration/qemu-file-types.h"
 #include "migration/ram.h"
 #include "migration/register.h"
 #include "qemu/bitmap.h"
@@ -73,6 +74,8 @@
 #define SAMPLE_EVERY 16
 #define LOOK_NS (100 * SCALE_US)
 #define LONGEST_LOOK_NS (50 * SCALE_MS)
+/* At the far end, for pages that are not zero, before hints are seen to. */
+#define FAR_LOOKS 8
 
 /* A block whose absent pages are known. */
 typedef struct Tracked {
@@ -100,7 +103,7 @@ typedef struct Ahead {
 /* A block whose end is sent while hints come to the rest. */
 typedef struct Far {
     Tracked *t;
-    uint64_t page;              /* sent from there on */
+    uint64_t page;              /* QEMU was sent to all from there on */
 } Far;
 
 /* A look at all blocks; belongs to the migration thread. */
@@ -811,6 +814,22 @@ static Tracked *find_hinted(const struct ballast_course *c)
     return NULL;
 }
 
+/* From a block's end QEMU goes on to the next one, not back to the hints. */
+static bool is_last(const Tracked *last)
+{
+    guint i;
+
+    for (i = 0; i < absent.blocks->len; i++) {
+        Tracked *t = g_ptr_array_index(absent.blocks, i);
+
+        if (t->before > last->before && still_there(t) &&
+            !bitmap_empty(t->rb->bmap, t->pages)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Dirty pages between the first one, from @first on, and @end. */
 static uint64_t count_dirty(const Tracked *t, uint64_t *first, uint64_t end)
 {
@@ -823,12 +842,14 @@ static uint64_t count_dirty(const Tracked *t, uint64_t *first, uint64_t end)
 static uint64_t go_further(const struct ballast_course *c, Far *far,
                            uint64_t *first)
 {
+    int64_t began = get_clock();
     uint64_t nr = 0, end;
     Look look = {};
+    int looks;
 
     look.gen = ballast_generation_hold();
     ballast_generation_release();
-    do {
+    for (looks = 0; !nr && looks < FAR_LOOKS; looks++) {
         end = far->page;
         *first = ballast_course_far(c, far->t->before,
                                     far->t->before + far->t->pages,
@@ -839,11 +860,23 @@ static uint64_t go_further(const struct ballast_course *c, Far *far,
         }
         far->page = *first;
         nr = count_dirty(far->t, first, end);
-    } while (!nr);
+    }
     free(look.runs.run);
     QEMU_LOCK_GUARD(&absent.count_lock);
     absent.s.zero_pages += look.left_out_pages;
+    absent.s.scan_ns += get_clock() - began;
     return nr;
+}
+
+/*
+ * Zeros are left out there, so only where they are elsewhere: once all vCPUs
+ * have passed the barrier.
+ */
+static bool may_go_far(void)
+{
+    return absent.ahead.on && sending_shows() && !migrate_xbzrle() &&
+           !migrate_postcopy_ram() &&
+           !migration_rate_exceeded(migrate_get_current()->to_dst_file);
 }
 
 uint64_t ballast_absent_far(void)
@@ -853,14 +886,13 @@ uint64_t ballast_absent_far(void)
     uint64_t first, nr;
     Tracked *t;
 
-    if (!sending_shows() || migrate_xbzrle() || migrate_postcopy_ram() ||
-        !begin_course(&c)) {
+    if (!may_go_far() || !begin_course(&c)) {
         return 0;
     }
     RCU_READ_LOCK_GUARD();
     t = find_hinted(&c);
     if (t && far->t != t) {
-        *far = (Far) { .t = t, .page = t->pages };
+        *far = (Far) { .t = t, .page = is_last(t) ? t->pages : 0 };
     }
     nr = t ? go_further(&c, far, &first) : 0;
     if (!nr || !ballast_turn_from(t->rb, first)) {

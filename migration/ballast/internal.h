@@ -113,7 +113,7 @@ void ballast_turn_limit(uint64_t pages);
 /**
  * ballast_turn_from() - QEMU's next turn begins somewhere else
  * @rb: in this block
- * @page: with this page; if it is not dirty, nothing happens
+ * @page: with this page; if it is not dirty by then, QEMU goes on where it is
  *
  * It goes on from there, and comes to what it was about to send after the
  * last block's end.

@@ -59,14 +59,13 @@ void ballast_turn_limit(uint64_t pages)
 
 bool ballast_turn_from(RAMBlock *rb, uint64_t page)
 {
-    if (ram_save_queue_pages(rb->idstr, page << TARGET_PAGE_BITS,
-                             TARGET_PAGE_SIZE, NULL)) {
-        return false;
-    }
-    /* It counts as the destination's. */
+    bool ok = !ram_save_queue_pages(rb->idstr, page << TARGET_PAGE_BITS,
+                                    TARGET_PAGE_SIZE, NULL);
+
+    /* It counts as the destination's, even if it is none. */
     stat64_add(&mig_stats.postcopy_requests, -1);
-    moved = true;
-    return true;
+    moved |= ok;
+    return ok;
 }
 
 /* An operator writes the parameter first, and then sets the limit. */

@@ -107,7 +107,7 @@ bool ballast_course_send(struct ballast_course *c, uint64_t first,
  * @c: the turn; of a block that hints go upwards in
  * @begin: the block's first page
  * @end: one more than its last
- * @far: all from there on was sent; @end at the start
+ * @far: QEMU was sent to all from there on; @end at the start
  *
  * Linux puts what it needs while it boots at the end of memory.  If a hint
  * comes for that nevertheless, what was sent was sent for nothing, and no
