@@ -839,42 +839,36 @@ static uint64_t count_dirty(const Tracked *t, uint64_t *first, uint64_t end)
 }
 
 /* The next pages before those sent, of which some are not zero. */
-static uint64_t go_further(const struct ballast_course *c, Far *far,
-                           uint64_t *first)
+static uint64_t go_further(Look *look, const struct ballast_course *c,
+                           Far *far, uint64_t *first)
 {
     int64_t began = get_clock();
     uint64_t nr = 0, end;
-    Look look = {};
     int looks;
 
-    look.gen = ballast_generation_hold();
-    ballast_generation_release();
     for (looks = 0; !nr && looks < FAR_LOOKS; looks++) {
         end = far->page;
         *first = ballast_course_far(c, far->t->before,
                                     far->t->before + far->t->pages,
                                     far->t->before + end) - far->t->before;
         if (*first == end ||
-            !look_for_zeros(&look, far->t, *first, end - *first)) {
+            !look_for_zeros(look, far->t, *first, end - *first)) {
             break;
         }
         far->page = *first;
         nr = count_dirty(far->t, first, end);
     }
-    free(look.runs.run);
+    free(look->runs.run);
     QEMU_LOCK_GUARD(&absent.count_lock);
-    absent.s.zero_pages += look.left_out_pages;
+    absent.s.zero_pages += look->left_out_pages;
     absent.s.scan_ns += get_clock() - began;
     return nr;
 }
 
-/*
- * Zeros are left out there, so only where they are elsewhere: once all vCPUs
- * have passed the barrier.
- */
-static bool may_go_far(void)
+/* Zeros are left out there, so only where they are elsewhere. */
+static bool may_go_far(Look *look)
 {
-    return absent.ahead.on && sending_shows() && !migrate_xbzrle() &&
+    return may_look_ahead(look) && sending_shows() && !migrate_xbzrle() &&
            !migrate_postcopy_ram() &&
            !migration_rate_exceeded(migrate_get_current()->to_dst_file);
 }
@@ -884,9 +878,10 @@ uint64_t ballast_absent_far(void)
     struct ballast_course c;
     Far *far = &absent.far;
     uint64_t first, nr;
+    Look look = {};
     Tracked *t;
 
-    if (!may_go_far() || !begin_course(&c)) {
+    if (!may_go_far(&look) || !begin_course(&c)) {
         return 0;
     }
     RCU_READ_LOCK_GUARD();
@@ -894,7 +889,7 @@ uint64_t ballast_absent_far(void)
     if (t && far->t != t) {
         *far = (Far) { .t = t, .page = is_last(t) ? t->pages : 0 };
     }
-    nr = t ? go_further(&c, far, &first) : 0;
+    nr = t ? go_further(&look, &c, far, &first) : 0;
     if (!nr || !ballast_turn_from(t->rb, first)) {
         return 0;
     }
