@@ -15,12 +15,12 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Callable, List, Mapping
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 
 # pylint: disable=wrong-import-position
-from ballast import host, mailbox, paths, tap, virtio                   # noqa: E402
+from ballast import held, host, mailbox, paths, tap, virtio             # noqa: E402
 from ballast.pair import (AREA, DATA, FAST, MEMORY, MIB, PAGE, SLOW,   # noqa: E402
                           STEADY, Pair, memfd, pair)
 from ballast.vm import (VM, start_migration, wait_migration,           # noqa: E402
@@ -223,6 +223,11 @@ def _again(both: Pair, accel: str, stack: ExitStack) -> Pair:
     return replace(both, dst=second)
 
 
+def _trace(vm: VM, *events: str) -> None:
+    for event in events:
+        vm.qmp('trace-event-set-state', name=event, enable=True)
+
+
 def _traced(vm: VM, event: str) -> int:
     """How often QEMU has traced it."""
     return vm.log().count(event)
@@ -235,8 +240,7 @@ def turns(accel: str) -> None:
     which asks without pause whether it may send.
     """
     with pair(accel) as both, ExitStack() as stack:
-        for event in ('ballast_turn', 'migration_rate_limit_pre'):
-            both.src.qmp('trace-event-set-state', name=event, enable=True)
+        _trace(both.src, 'ballast_turn', 'migration_rate_limit_pre')
         both.box.stamp(AREA, 64 * MIB, DATA)
         both.src.qtest.do(f'memset {AREA + 64 * MIB:#x} {32 * MIB:#x} 0')
         both.migrate()
@@ -264,7 +268,7 @@ def local_socket() -> None:
     most, usual = (int(Path(name).read_text('ascii')) for name in (WMEM_MAX, WMEM_DEFAULT))
     tap.need(usual < 2 * min(most, MIB), 'a host on which there is something to widen')
     with pair('tcg') as both:
-        both.src.qmp('trace-event-set-state', name='ballast_stream', enable=True)
+        _trace(both.src, 'ballast_stream')
         both.migrate()
         found = re.search(r'ballast_stream room for (\d+), now (\d+) bytes', both.src.log())
         assert found, both.src.log()
@@ -275,7 +279,7 @@ def local_socket() -> None:
 def tcp_socket() -> None:
     """TCP finds its own size, which ends when somebody sets one."""
     with pair('tcg') as both:
-        both.src.qmp('trace-event-set-state', name='ballast_stream', enable=True)
+        _trace(both.src, 'ballast_stream')
         both.dst.qmp('migrate-incoming', uri='tcp:127.0.0.1:0')
         port = both.dst.migration()['socket-address'][0]['port']
         both.src.qmp('migrate', uri=f'tcp:127.0.0.1:{port}')
@@ -303,6 +307,9 @@ def cancelled(accel: str) -> None:
 
 
 # -- balloons --------------------------------------------------------------
+
+BALLOON = 'virtio-balloon-ledger-device,free-page-hint=on'
+
 
 def _balloon(both: Pair, features: int) -> virtio.Balloon:
     return virtio.Balloon(virtio.find_mmio(both.src.qtest), features)
@@ -339,7 +346,7 @@ def ballooned_before(accel: str, device: str, *extra: str) -> None:
 def hinted(accel: str) -> None:
     """Hinted before it was sent, zeroed, used again: only what was used again is sent."""
     host.need_device()
-    with pair(accel, balloon='virtio-balloon-ledger-device,free-page-hint=on') as both:
+    with pair(accel, balloon=BALLOON) as both:
         both.box.stamp(AREA, 32 * MIB, DATA)
         balloon = _balloon(both, virtio.HINT)
         both.start(SLOW)
@@ -363,29 +370,37 @@ FAR_BYTES = MEMORY // 32        # as much of a block may be sent from its end
 ASKED = re.compile(r'get_queued_page[ (]')
 
 
-def _hint_until_far(both: Pair) -> bool:
-    """Upwards, some at once; False: QEMU, which waits 40 ms for a guest that does not answer, had given up."""
+def _batches() -> List[List[virtio.Desc]]:
+    """Hints upwards; none of them can be merged with another."""
+    hints = [virtio.into(at, HINT_BYTES) for at in range(FREE, FREE + FREE_BYTES, 2 * HINT_BYTES)]
+    return [hints[first:first + BATCH] for first in range(0, len(hints), BATCH)]
+
+
+def _fill(both: Pair) -> None:
+    both.box.stamp(AREA, MIB, DATA)
+    both.src.qtest.do(f'memset {FREE:#x} {FREE_BYTES:#x} 0x5b')
+    both.box.stamp(MEMORY - FAR_BYTES, FAR_BYTES, DATA)
+
+
+def _hint_until(both: Pair, far: Callable[[], Any]) -> bool:
+    """Some at once; False: QEMU, which waits 40 ms for a guest that does not answer, had given up."""
     balloon = _balloon(both, virtio.HINT)
     both.start(MIB // 4)
     balloon.hint_id(balloon.wait_cmd_id())
-    hints = [virtio.into(at, HINT_BYTES) for at in range(FREE, FREE + FREE_BYTES, 2 * HINT_BYTES)]     # not merged
-    for first in range(0, len(hints), BATCH):
-        balloon.queues['hint'].add_all([[hint] for hint in hints[first:first + BATCH]])
+    for hints in _batches():
+        balloon.queues['hint'].add_all([[hint] for hint in hints])
         try:                        # QEMU asks ten times in a second
-            return bool(wait_until(lambda: _traced(both.src, 'ballast_far'), 'a turn there', timeout=0.5))
+            return bool(wait_until(far, 'a turn there', timeout=0.5))
         except TimeoutError:
             pass
     return False
 
 
 def _far_end(accel: str) -> bool:
-    with pair(accel, balloon='virtio-balloon-ledger-device,free-page-hint=on') as both:
-        for event in ('ballast_far', 'get_queued_page'):
-            both.src.qmp('trace-event-set-state', name=event, enable=True)
-        both.box.stamp(AREA, MIB, DATA)
-        both.src.qtest.do(f'memset {FREE:#x} {FREE_BYTES:#x} 0x5b')
-        both.box.stamp(MEMORY - FAR_BYTES, FAR_BYTES, DATA)
-        if not _hint_until_far(both):
+    with pair(accel, balloon=BALLOON) as both:
+        _trace(both.src, 'ballast_far', 'get_queued_page')
+        _fill(both)
+        if not _hint_until(both, lambda: _traced(both.src, 'ballast_far')):
             return False
         both.bandwidth = STEADY
         both.limit(STEADY, PAGE - 1)
@@ -405,6 +420,61 @@ def far_end(accel: str) -> None:
     """While hints come, upwards, the end of memory is sent; what is written there later is sent again."""
     host.need_device()
     wait_until(lambda: _far_end(accel), 'a turn at the far end', timeout=60)
+
+
+# -- a vCPU that does not leave its code -----------------------------------
+
+def _stay(both: Pair, log: held.Log) -> bool:
+    """The first round begins while the vCPU stays where it is; False: hints came after QEMU had given up."""
+    balloon = _balloon(both, virtio.HINT)
+    log.hold()
+    both.start(MIB // 4)
+    wait_until(lambda: both.src.migration()['status'] == 'active', 'the end of the setup')
+    with held.vcpu(both.src):
+        log.go_on()
+        balloon.hint_id(balloon.wait_cmd_id())
+        balloon.queues['hint'].add_all([[hint] for hint in _batches()[0]])
+        wait_until(lambda: host.judged(both.src) == BATCH, 'the verdicts')
+        if both.absent()['scans']:
+            return False
+        wait_until(lambda: both.absent()['scans'], 'QEMU to give up')
+        return True
+
+
+def _no_barrier() -> bool:
+    with pair('tcg', balloon=BALLOON) as both, held.Log(both.src) as log:
+        _trace(both.src, 'migration_thread_setup_complete', 'ballast_ahead', 'ballast_far', 'ballast_foreseen',
+               'ballast_absent_forget')
+        _fill(both)
+        if not _stay(both, log):
+            return False
+        absent = both.absent()
+        tap.note(str(absent))
+        tap.equal(both.ram()['dirty-sync-count'], 1, 'generation')
+        assert absent['arm-time-ns'] >= 10 ** 9, absent
+        both.go_on()
+        both.send()
+        tap.note(f"{log.count('ballast_foreseen')} times QEMU knew where hints were coming")
+        assert log.count('ballast_foreseen'), log.lines
+        tap.equal((log.count('ballast_ahead'), log.count('ballast_far')), (0, 0), 'looks ahead, turns at the far end')
+        tap.equal(log.count('ballast_absent_forget'), 1, 'times that what was hinted is not known to be left out')
+        both.do(lambda: both.box.fill(FREE, HINT_BYTES, 0))
+        both.send()
+        absent = both.absent()
+        tap.equal((absent['pieces'], absent['skipped'], absent['zero']), (0, 0, 0), 'pieces looked at, pages left out')
+        both.finish()
+        hinted = [range(hint.addr, hint.addr + HINT_BYTES) for hint in _batches()[0][1:]]
+        tap.equal([page for page in both.differ() if not any(int(page, 16) in hint for hint in hinted)], [])
+        return True
+
+
+def no_barrier() -> None:
+    """It may be about to store, which leaves no trace: nothing is left out, and nothing is looked at for zeros.
+
+    Where it does leave its code the same hints lead to turns at the far end ("hints are far from the end").
+    """
+    host.need_device()
+    wait_until(_no_barrier, 'all hints in time', timeout=60)
 
 
 # -- other memory ----------------------------------------------------------
@@ -556,6 +626,7 @@ for _accel in ACCELS:
     tap.add(f'plugged memory, {_accel}', plugged, _accel)
     for _device in ('virtio-balloon-device', 'virtio-balloon-ledger-device'):
         tap.add(f'ballooned before, {_device}, {_accel}', ballooned_before, _accel, _device)
+tap.add('a vCPU that stays in its code', no_barrier)
 for _accel in mailbox.ACCELS:
     tap.add(f'written after the scan, {_accel}', written_after, _accel)
     tap.add(f'written after the look for zeros, {_accel}', written_after_zero, _accel)
