@@ -14,6 +14,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, List, Mapping
 
@@ -215,9 +216,9 @@ def zero_twice(accel: str, *extra: str) -> None:
         both.check(MIB, 2 * MIB)
 
 
-def _again(both: Pair, accel: str, stack: ExitStack) -> Pair:
+def _again(both: Pair, accel: str, stack: ExitStack, *extra: str) -> Pair:
     """Another destination."""
-    arguments = [*mailbox.microvm(f'{MEMORY // MIB}M'), *mailbox.ACCELS[accel].args, '-incoming', 'defer']
+    arguments = [*mailbox.microvm(f'{MEMORY // MIB}M'), *mailbox.ACCELS[accel].args, *extra, '-incoming', 'defer']
     second = stack.enter_context(VM(arguments, plugin={}, name='second'))
     second.launch()
     return replace(both, dst=second)
@@ -231,6 +232,15 @@ def _trace(vm: VM, *events: str) -> None:
 def _traced(vm: VM, event: str) -> int:
     """How often QEMU has traced it."""
     return vm.log().count(event)
+
+
+def _asleep(both: Pair, traced: Callable[[str], int], more: int = 0) -> None:
+    """A migration that has reached its limit sleeps; `more`: how often it may have been woken before."""
+    both.limit(STEADY, PAGE - 1)
+    start_migration(both.src, both.dst)
+    wait_until(lambda: both.ram().get('transferred', 0) > STEADY, 'something to be sent')
+    most = more + traced('ballast_turn') + both.src.migration()['total-time'] / 100 + 2
+    assert traced('migration_rate_limit_pre') <= most, f'QEMU does not sleep: asked more than {most:.0f} times'
 
 
 def turns(accel: str) -> None:
@@ -250,11 +260,7 @@ def turns(accel: str) -> None:
         assert limited and asked <= limited, f'{limited} limits, reached {asked} times'
         both.src.qmp('cont')
         last = _again(both, accel, stack)
-        last.limit(STEADY, PAGE - 1)
-        start_migration(last.src, last.dst)
-        wait_until(lambda: last.ram().get('transferred', 0) > STEADY, 'something to be sent')
-        most = limited + _traced(both.src, 'ballast_turn') + last.src.migration()['total-time'] / 100 + 2
-        assert _traced(both.src, 'migration_rate_limit_pre') <= most, f'QEMU does not sleep: asked more than {most:.0f} times'
+        _asleep(last, partial(_traced, both.src), limited)
         last.finish()
         last.check(0, 64 * MIB - PAGE)
 
@@ -420,6 +426,38 @@ def far_end(accel: str) -> None:
     """While hints come, upwards, the end of memory is sent; what is written there later is sent again."""
     host.need_device()
     wait_until(lambda: _far_end(accel), 'a turn at the far end', timeout=60)
+
+
+ROOM = 100                      # bytes of a log: for the request's line, not for the next
+
+
+def _request_left(accel: str) -> bool:
+    with pair(accel, balloon=BALLOON) as both, held.Log(both.src) as log, ExitStack() as stack:
+        _trace(both.src, 'ram_save_queue_pages', 'ballast_far')
+        _fill(both)
+        log.hold(ROOM)
+        if not _hint_until(both, log.traced):
+            return False
+        both.src.qmp('migrate_cancel')
+        _trace(both.src, 'ballast_turn', 'ballast_turn_left', 'get_queued_page', 'migration_rate_limit_pre')
+        log.go_on()
+        wait_until(lambda: both.src.migration()['status'] == 'cancelled', 'the end of the first one')
+        tap.note('; '.join(log.lines))
+        tap.equal((log.count('ram_save_queue_pages'), log.count('get_queued_page')), (1, 0), 'asked for, begun')
+        both.dst.shutdown(hard=True)
+        last = _again(both, accel, stack, '-object', 'iothread,id=iot',
+                      '-device', f'{BALLOON},id=balloon0,iothread=iot')
+        _asleep(last, log.count, log.count('migration_rate_limit_pre'))
+        tap.equal(log.count('ballast_turn_left'), 1, 'requests taken back')
+        last.finish()
+        last.check(0)
+        return True
+
+
+def request_left(accel: str) -> None:
+    """Cancelled when QEMU was to go on at the far end, and had not yet: the next one sleeps as its limit says."""
+    host.need_device()
+    wait_until(lambda: _request_left(accel), 'a turn at the far end', timeout=60)
 
 
 # -- a vCPU that does not leave its code -----------------------------------
@@ -623,6 +661,7 @@ for _accel in ACCELS:
     tap.add(f'dropped when sent, memfd, {_accel}', dropped_when_sent, _accel, *memfd(MEMORY))
     tap.add(f'hinted, {_accel}', hinted, _accel)
     tap.add(f'hints are far from the end, {_accel}', far_end, _accel)
+    tap.add(f'cancelled before a turn at the far end, {_accel}', request_left, _accel)
     tap.add(f'plugged memory, {_accel}', plugged, _accel)
     for _device in ('virtio-balloon-device', 'virtio-balloon-ledger-device'):
         tap.add(f'ballooned before, {_device}, {_accel}', ballooned_before, _accel, _device)
