@@ -12,8 +12,9 @@ Both sides take turns, and who begins changes.  A step of two percent is to be s
 of a sample's excess comes from its neighbours and only ever adds: so the figure is processor time, and of each
 round the mean of the quickest quarter.  What the clock says is an extra figure.  A round has both builds in four
 layouts (layouts.py), which differ by more than the limit for one and the same build: the figure is the mean over
-them, and what each gave is an extra figure.  The last guests of a round are really migrated, and what they kept
-is checked there.
+them, and what each gave is an extra figure.  So do two processes of one and the same build, as long as they live, by
+up to five percent.  So each layout has two pairs of guests, and who is started first changes, too.  The last guests
+of a round are really migrated, and what they kept is checked there.
 """
 
 import os
@@ -32,7 +33,8 @@ from report import Absent, Result, median_of
 
 MEMORY = GIB
 USED_MIB = 700
-SAMPLES = {'series.off_boot': 2, 'series.off_migrate': 12}     # of each side and layout in a round
+SAMPLES = {'series.off_boot': 4, 'series.off_migrate': 8}      # of each side and pair in a round
+PAIRS = 2
 PARAMETERS = {'max-bandwidth': 1 << 40}
 # a memfd has small pages; of anonymous memory one process may get huge ones, and the other not
 BACKEND = ('-object', f'memory-backend-memfd,id=ram,size={MEMORY}', '-machine', 'memory-backend=ram')
@@ -47,7 +49,7 @@ class Sample(NamedTuple):
 
 
 Samples = Dict[str, List[Sample]]       # by side
-Round = Dict[int, Samples]              # by layout
+Round = Dict[int, List[Samples]]        # by layout; who begins changes
 
 
 def _binary(side: str) -> Path:
@@ -66,8 +68,12 @@ def _guest(side: str, layout: int, *extra: str) -> LinuxGuest:
                       binary=str(layouts.made(_binary(side))[layout]))
 
 
+def _in_order(turn: int) -> List[str]:
+    return sorted(BUILDS, reverse=turn % 2 == 0)
+
+
 def _turns(number: int) -> List[str]:
-    return [side for turn in range(number) for side in sorted(BUILDS, reverse=turn % 2 == 0)]
+    return [side for turn in range(number) for side in _in_order(turn)]
 
 
 def _boot(side: str, layout: int) -> Sample:
@@ -77,11 +83,11 @@ def _boot(side: str, layout: int) -> Sample:
         return Sample(_processor_ns(guest) / 1e6, (time.monotonic_ns() - begun) / 1e6)
 
 
-def _boots(number: int, layout: int) -> Samples:
+def _boots(number: int, layout: int) -> List[Samples]:
     samples: Samples = {side: [] for side in BUILDS}
     for side in _turns(number):
         samples[side].append(_boot(side, layout))
-    return samples
+    return [samples]
 
 
 def _to_nowhere(guest: LinuxGuest) -> Sample:
@@ -108,10 +114,10 @@ def _check(side: str, layout: int, guest: LinuxGuest) -> None:
         target.check_kept()
 
 
-def _migrations(number: int, layout: int) -> Samples:
+def _pair(number: int, layout: int, pair: int) -> Samples:
     samples: Samples = {side: [] for side in BUILDS}
     with ExitStack() as stack:
-        guests = {side: stack.enter_context(_guest(side, layout)) for side in BUILDS}
+        guests = {side: stack.enter_context(_guest(side, layout)) for side in _in_order(pair)}
         for guest in guests.values():
             guest.start()
             guest.keep(USED_MIB)
@@ -119,10 +125,14 @@ def _migrations(number: int, layout: int) -> Samples:
             _to_nowhere(guest)              # busy with its files until then
         for side in _turns(number):
             samples[side].append(_to_nowhere(guests[side]))
-        if layout == layouts.NUMBER - 1:
+        if (layout, pair) == (layouts.NUMBER - 1, PAIRS - 1):
             for side, guest in guests.items():
                 _check(side, layout, guest)
     return samples
+
+
+def _migrations(number: int, layout: int) -> List[Samples]:
+    return [_pair(number, layout, pair) for pair in range(PAIRS)]
 
 
 MEASURES = {'series.off_boot': _boots, 'series.off_migrate': _migrations}
@@ -134,8 +144,12 @@ def _quickest(samples: Sequence[Sample], name: str) -> float:
     return mean(values[:max(len(values) // 4, 1)])
 
 
+def _of_layout(pairs: Sequence[Samples], side: str, name: str) -> float:
+    return mean(_quickest(samples[side], name) for samples in pairs)
+
+
 def _figure(one: Round, side: str, name: str) -> float:
-    return mean(_quickest(samples[side], name) for samples in one.values())
+    return mean(_of_layout(samples, side, name) for samples in one.values())
 
 
 def _result(key: str, rounds: Sequence[Round]) -> Result:
@@ -143,7 +157,7 @@ def _result(key: str, rounds: Sequence[Round]) -> Result:
     clock = {side: median_of(values) for side, values in figures['clock_ms'].items()}
     extra = {'by the clock': _compared(clock)}
     for layout in range(layouts.NUMBER):
-        extra[f'layout {layout}'] = _compared({side: median_of([_quickest(one[layout][side], 'processor_ms')
+        extra[f'layout {layout}'] = _compared({side: median_of([_of_layout(one[layout], side, 'processor_ms')
                                                                  for one in rounds]) for side in BUILDS})
     return Result('ms', figures['processor_ms']['series'], figures['processor_ms']['stock'],
                   {f'{key[len("series."):]}, {name}': figure for name, figure in extra.items()})
