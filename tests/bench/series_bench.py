@@ -12,9 +12,9 @@ Both sides take turns, and who begins changes.  A step of two percent is to be s
 of a sample's excess comes from its neighbours and only ever adds: so the figure is processor time, and of each
 round the mean of the quickest quarter.  What the clock says is an extra figure.  A round has both builds in four
 layouts (layouts.py), which differ by more than the limit for one and the same build: the figure is the mean over
-them, and what each gave is an extra figure.  So do two processes of one and the same build, as long as they live, by
-up to five percent.  So each layout has two pairs of guests, and who is started first changes, too.  The last guests
-of a round are really migrated, and what they kept is checked there.
+them, and what each gave is an extra figure.  Two processes of one build differ by up to five percent, as long as they
+live: each layout has two pairs of guests, and who is started first changes, too.  The last guests of a round are
+really migrated, and what they kept is checked there.
 """
 
 import os
