@@ -59,20 +59,24 @@
 #define HINT_PAGES ((4 * MiB) >> TARGET_PAGE_BITS)
 
 /*
- * QEMU sends what has been looked at, and asks again: after 50 ms, or when
- * there is no more.  A destination has a tenth of a millisecond's work in
- * the socket: a look that takes no longer costs it no time.
+ * QEMU sends a part of what has been looked at, and asks again.  What is
+ * left then is a reserve: where there is much to read before the next page
+ * that is not zero, it is read bit by bit between turns, while the
+ * destination has work in the socket, instead of all at once while it
+ * stands still.
  *
  * Zeros come in runs.  So one page in each group is looked at; where one is
  * zero, the groups of this step are gone through, some pages of each first.
  */
+#define TURN_PAGES 1024
 #define AHEAD_PAGES 32768
 #define FEWEST_AHEAD_PAGES 512
 #define ALL_PAGES UINT64_MAX
 #define STEP_PAGES 512
+#define COUNT_PAGES 1024
 #define GROUP_PAGES 64
 #define SAMPLE_EVERY 16
-#define LOOK_NS (100 * SCALE_US)
+#define LOOK_NS (300 * SCALE_US)
 #define LONGEST_LOOK_NS (50 * SCALE_MS)
 /* At the far end, for pages that are not zero, before hints are seen to. */
 #define FAR_LOOKS 8
@@ -92,11 +96,11 @@ typedef struct Noted {
     uint64_t first, nr;
 } Noted;
 
-/* How far round 1 was looked at for zeros; @place: QEMU is not before it. */
+/* How far round 1 was looked at for zeros. */
 typedef struct Ahead {
     bool on;
     guint block;
-    uint64_t place, page;
+    uint64_t page;
     uint64_t ready;             /* pages that QEMU may send now */
 } Ahead;
 
@@ -635,94 +639,19 @@ static bool look_at_all(Look *look)
 
 /* Ahead of QEMU, in round 1 ------------------------------------------- */
 
-/* Count dirty pages that were looked at, and that QEMU has still to send. */
-static void count_ready(Ahead *a, const Tracked *t)
+/* Pages are few and far between: holes are passed over, not counted. */
+static uint64_t count_between(const unsigned long *map, uint64_t first,
+                              uint64_t end)
 {
-    a->place = find_next_bit(t->rb->bmap, a->page, a->place);
-    a->ready = bitmap_count_one_with_offset(t->rb->bmap, a->place,
-                                            a->page - a->place);
-}
+    uint64_t pages = 0, nr;
 
-/* The next step in a block; its end is not one. */
-static uint64_t next_step(Ahead *a, const Tracked *t)
-{
-    a->page = find_next_bit(t->rb->bmap, t->pages, a->page);
-    return MIN(STEP_PAGES, t->pages - a->page);
-}
-
-/* Enough to send, or as much as can be had in no time? */
-static bool is_enough(const Ahead *a, uint64_t most_pages, uint64_t ns)
-{
-    return a->ready >= most_pages ||
-           (a->ready >= FEWEST_AHEAD_PAGES && ns > LOOK_NS &&
-            most_pages < ALL_PAGES) ||
-           (a->ready && ns > LONGEST_LOOK_NS);
-}
-
-static bool look_ahead_in_block(Look *look, Ahead *a, Tracked *t,
-                                uint64_t most_pages)
-{
-    int64_t began = get_clock();
-    uint64_t nr;
-
-    while ((nr = next_step(a, t))) {
-        RCU_READ_LOCK_GUARD();
-
-        if (!still_there(t)) {
-            a->page = t->pages;
-            break;
-        }
-        count_ready(a, t);
-        if (is_enough(a, most_pages, get_clock() - began) ||
-            !migration_is_running() ||
-            !look_for_zeros(look, t, a->page, nr)) {
-            return false;
-        }
-        a->page += nr;
+    for (first = find_next_bit(map, end, first); first < end;
+         first = find_next_bit(map, end, first + nr)) {
+        nr = MIN(COUNT_PAGES, end - first);
+        pages += bitmap_count_one_with_offset(map, first, nr);
     }
-    return true;
+    return pages;
 }
-
-/* QEMU is going to send all that is left without asking again. */
-static bool is_ending(void)
-{
-    return ram_bytes_remaining() < migrate_get_current()->threshold_size;
-}
-
-/* Returns how much QEMU may send before it is to ask again; 0: all. */
-static uint64_t look_ahead(Look *look, uint64_t most_pages)
-{
-    Ahead *a = &absent.ahead;
-    int64_t began = get_clock();
-
-    a->ready = 0;
-    while (a->block < absent.blocks->len &&
-           look_ahead_in_block(look, a,
-                               g_ptr_array_index(absent.blocks, a->block),
-                               most_pages)) {
-        *a = (Ahead) { .on = true, .block = a->block + 1 };
-    }
-    QEMU_LOCK_GUARD(&absent.count_lock);
-    absent.s.scan_ns += get_clock() - began;
-    absent.s.zero_pages += look->left_out_pages;
-    trace_ballast_ahead(look->gen.number, a->block, a->page,
-                        look->left_out_pages);
-    return a->ready < AHEAD_PAGES ? a->ready : 0;
-}
-
-/* Once all that is absent was left out, and as long as round 1 lasts. */
-static bool may_look_ahead(Look *look)
-{
-    bool may;
-
-    look->gen = ballast_generation_hold();
-    may = absent.used && absent.ahead.on && look->gen.open &&
-          look->gen.number == FIRST;
-    ballast_generation_release();
-    return may;
-}
-
-/* QEMU's next turn, in round 1 ----------------------------------------- */
 
 /* Where QEMU is at least; behind the last block if nothing is left for it. */
 static void find_place(void)
@@ -741,6 +670,111 @@ static void find_place(void)
         absent.sending_page = 0;
     }
 }
+
+/* What was looked at, and QEMU has still to send. */
+static uint64_t count_ready(const Ahead *a)
+{
+    uint64_t pages = 0, first, end;
+    guint i;
+
+    RCU_READ_LOCK_GUARD();
+    find_place();
+    first = absent.sending_page;
+    for (i = absent.sending_block; i < absent.blocks->len && i <= a->block;
+         i++, first = 0) {
+        const Tracked *t = g_ptr_array_index(absent.blocks, i);
+
+        end = i < a->block ? t->pages : a->page;
+        if (first < end && still_there(t)) {
+            pages += count_between(t->rb->bmap, first, end);
+        }
+    }
+    return pages;
+}
+
+/* Enough to send, or as much as can be had in no time? */
+static bool is_enough(const Ahead *a, uint64_t most_pages, uint64_t ns)
+{
+    return a->ready >= most_pages ||
+           (a->ready >= FEWEST_AHEAD_PAGES && ns > LOOK_NS &&
+            most_pages < ALL_PAGES) ||
+           (a->ready && ns > LONGEST_LOOK_NS);
+}
+
+/* False: the generation is over. */
+static bool step_ahead(Look *look, Ahead *a, Tracked *t)
+{
+    uint64_t nr;
+
+    RCU_READ_LOCK_GUARD();
+    if (!still_there(t)) {
+        a->page = t->pages;
+        return true;
+    }
+    a->page = find_next_bit(t->rb->bmap, t->pages, a->page);
+    nr = MIN(STEP_PAGES, t->pages - a->page);
+    if (nr && !look_for_zeros(look, t, a->page, nr)) {
+        return false;
+    }
+    a->ready += count_between(t->rb->bmap, a->page, a->page + nr);
+    a->page += nr;
+    return true;
+}
+
+/* False: enough for now, or the generation is over. */
+static bool look_ahead_in_block(Look *look, Ahead *a, Tracked *t,
+                                uint64_t most_pages, int64_t began)
+{
+    while (a->page < t->pages) {
+        if (is_enough(a, most_pages, get_clock() - began) ||
+            !migration_is_running() || !step_ahead(look, a, t)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* QEMU is going to send all that is left without asking again. */
+static bool is_ending(void)
+{
+    return ram_bytes_remaining() < migrate_get_current()->threshold_size;
+}
+
+/* False: there is no more to look at. */
+static bool look_ahead(Look *look, uint64_t most_pages)
+{
+    Ahead *a = &absent.ahead;
+    int64_t began = get_clock();
+
+    a->ready = count_ready(a);
+    while (a->block < absent.blocks->len &&
+           look_ahead_in_block(look, a,
+                               g_ptr_array_index(absent.blocks, a->block),
+                               most_pages, began)) {
+        a->block++;
+        a->page = 0;
+    }
+    QEMU_LOCK_GUARD(&absent.count_lock);
+    absent.s.scan_ns += get_clock() - began;
+    absent.s.zero_pages += look->left_out_pages;
+    trace_ballast_ahead(look->gen.number, a->block, a->page,
+                        look->left_out_pages);
+    return a->block < absent.blocks->len;
+}
+
+/* Once all that is absent was left out, and as long as round 1 lasts. */
+static bool may_look_ahead(Look *look)
+{
+    bool may;
+
+    look->gen = ballast_generation_hold();
+    may = absent.used && absent.ahead.on && look->gen.open &&
+          look->gen.number == FIRST;
+    ballast_generation_release();
+    return may;
+}
+
+/* QEMU's next turn, in round 1 ----------------------------------------- */
 
 /* False: QEMU is to stop here. */
 static bool foresee_block(struct ballast_course *c, const Tracked *t,
@@ -1020,19 +1054,32 @@ static void finish(Look *look, bool whole)
     }
 }
 
+/* While hints are waited for, each turn is followed by waiting once more. */
+static uint64_t longest_turn(void)
+{
+    return ballast_may_wait() ? AHEAD_PAGES : TURN_PAGES;
+}
+
 /* QEMU's next turn: after so many pages we want to be asked; 0: as always. */
 static uint64_t look_further(uint64_t most_pages)
 {
+    bool ending = is_ending(), more;
+    uint64_t pages = most_pages ? most_pages : longest_turn();
     Look look = {};
-    uint64_t pages;
 
     if (!may_look_ahead(&look)) {
         return most_pages;
     }
-    pages = look_ahead(&look, is_ending() ? ALL_PAGES :
-                       most_pages ? most_pages : AHEAD_PAGES);
+    more = look_ahead(&look, ending ? ALL_PAGES :
+                      most_pages ? most_pages : AHEAD_PAGES);
+    /* The look itself may have left out enough for that. */
+    if (more && !ending && is_ending()) {
+        look.left_out_pages = 0;
+        more = look_ahead(&look, ALL_PAGES);
+    }
     free(look.runs.run);
-    return !pages ? most_pages : most_pages ? MIN(pages, most_pages) : pages;
+    return more && absent.ahead.ready ? MIN(pages, absent.ahead.ready) :
+           most_pages;
 }
 
 void ballast_about_to_send(void)

@@ -82,6 +82,13 @@ uint64_t ballast_pages_sent(void);
 void ballast_wait_begin(void);
 
 /**
+ * ballast_may_wait() - may this migration still wait for hints?
+ *
+ * Context: migration thread, no lock.
+ */
+bool ballast_may_wait(void);
+
+/**
  * ballast_wait_for_hints() - wait while hints come faster than QEMU sends
  * @far: set if QEMU's next pages are at the far end; cleared otherwise
  *

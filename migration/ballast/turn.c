@@ -16,6 +16,9 @@
  * left over, and the next never sleeps for its limit.  It is taken back exactly
  * once, after the last turn by the end of the migration.
  *
+ * Not with huge pages: QEMU ends no turn within one, but would sleep there
+ * for the operator's limit, and does not while there is a request.
+ *
  * Where a turn begins: in postcopy the destination asks for pages, and QEMU
  * sends such a one first and goes on from there.  We ask in its place.  What
  * asks is a request like the other, and QEMU takes it back when it comes to
@@ -40,6 +43,12 @@
 static bool limited;
 static bool moved;
 
+static bool sends_huge_pages(void)
+{
+    RCU_READ_LOCK_GUARD();
+    return qemu_ram_pagesize_largest() > qemu_target_page_size();
+}
+
 void ballast_turn_limit(uint64_t pages)
 {
     uint64_t used_bytes = migration_transferred_bytes() -
@@ -48,7 +57,7 @@ void ballast_turn_limit(uint64_t pages)
                      qemu_target_page_size();
     uint64_t now = migration_rate_get();
 
-    if (now && now <= bytes) {
+    if ((now && now <= bytes) || sends_huge_pages()) {
         return;
     }
     limited = true;

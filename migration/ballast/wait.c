@@ -60,7 +60,7 @@ static uint64_t rate_limit(void)
     return bytes_per_s ? MAX(1, bytes_per_s / qemu_target_page_size()) : 0;
 }
 
-static bool may_wait(void)
+bool ballast_may_wait(void)
 {
     struct ballast_generation gen = ballast_generation_hold();
 
@@ -142,7 +142,7 @@ uint64_t ballast_wait_for_hints(bool *far)
 
     *far = false;
     turn_over();
-    while (may_wait() && !(pages = find_turn(far)) && wait_slice()) {
+    while (ballast_may_wait() && !(pages = find_turn(far)) && wait_slice()) {
         /* More of it. */
     }
     if (waiting.p.waited_ns != waited) {

@@ -243,6 +243,15 @@ def _asleep(both: Pair, traced: Callable[[str], int], more: int = 0) -> None:
     assert traced('migration_rate_limit_pre') <= most, f'QEMU does not sleep: asked more than {most:.0f} times'
 
 
+TURN_PAGES = 1024
+
+
+def _data_and_zeros(both: Pair) -> None:
+    """More than is looked at in one go."""
+    both.box.stamp(AREA, 64 * MIB, DATA)
+    both.src.qtest.do(f'memset {AREA + 64 * MIB:#x} {32 * MIB:#x} 0')
+
+
 def turns(accel: str) -> None:
     """QEMU's turns end early, but it does not sleep for that; in the next migration it sleeps as its limit says.
 
@@ -251,18 +260,34 @@ def turns(accel: str) -> None:
     """
     with pair(accel) as both, ExitStack() as stack:
         _trace(both.src, 'ballast_turn', 'migration_rate_limit_pre')
-        both.box.stamp(AREA, 64 * MIB, DATA)
-        both.src.qtest.do(f'memset {AREA + 64 * MIB:#x} {32 * MIB:#x} 0')
+        _data_and_zeros(both)
         both.migrate()
         both.check(0, 64 * MIB - PAGE)
         limited, asked = (_traced(both.src, event) for event in ('ballast_turn', 'migration_rate_limit_pre'))
         tap.note(f'{limited} turns were limited, {asked} times QEMU asked how long to sleep')
         assert limited and asked <= limited, f'{limited} limits, reached {asked} times'
+        longest = max(map(int, re.findall(r'ballast_turn pages=(\d+)', both.src.log())))
+        assert longest <= TURN_PAGES, f'a turn of {longest} pages: what was looked at is no reserve'
         both.src.qmp('cont')
         last = _again(both, accel, stack)
         _asleep(last, partial(_traced, both.src), limited)
         last.finish()
         last.check(0, 64 * MIB - PAGE)
+
+
+def no_turns() -> None:
+    """Within a huge page QEMU would not sleep while there is a request: where there are any, no turn is limited.
+
+    The same guest without them has some that are ("turns that end early").
+    """
+    _need_huge_pages(2)
+    with pair('tcg', '-object', f'memory-backend-memfd,id=huge,size={2 * MIB},hugetlb=on') as both:
+        _trace(both.src, 'ballast_turn', 'ballast_ahead')
+        _data_and_zeros(both)
+        both.migrate()
+        both.check(0, 64 * MIB - PAGE)
+        assert _traced(both.src, 'ballast_ahead'), both.src.log()
+        tap.equal(_traced(both.src, 'ballast_turn'), 0, 'turns that were limited')
 
 
 WMEM_MAX, WMEM_DEFAULT = '/proc/sys/net/core/wmem_max', '/proc/sys/net/core/wmem_default'
@@ -549,11 +574,15 @@ def named_file(share: str) -> None:
         tap.equal((absent['skipped'], absent['unknown-bytes']), (0, MEMORY), 'skipped, unknown')
 
 
+def _need_huge_pages(least: int) -> None:
+    sizes = Path('/sys/kernel/mm/hugepages/hugepages-2048kB')
+    free = int((sizes / 'free_hugepages').read_text('ascii')) if sizes.exists() else 0
+    tap.need(free >= least, f'{least} free huge pages of 2 MiB (vm.nr_hugepages)')
+
+
 def hugetlb() -> None:
     """Whole huge pages are left out; the source's memory does not grow."""
-    free = int(Path('/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages').read_text(encoding='ascii')) \
-        if Path('/sys/kernel/mm/hugepages/hugepages-2048kB').exists() else 0
-    tap.need(free >= 96, '96 free huge pages of 2 MiB (vm.nr_hugepages)')
+    _need_huge_pages(96)
     size = 96 * MIB
     with pair('tcg', *memfd(size, ',hugetlb=on'), memory=size) as both:
         both.box.stamp(AREA, MIB, DATA)
@@ -676,6 +705,7 @@ tap.add('populated by another process', other_mapping)
 tap.add('named file, shared', named_file, 'on')
 tap.add('named file, private', named_file, 'off')
 tap.add('hugetlb', hugetlb)
+tap.add('hugetlb: no turn ends early', no_turns)
 tap.add('transparent huge pages', transparent_huge)
 tap.add('multifd', transport, {'multifd': True})
 tap.add('xbzrle', transport, {'xbzrle': True})
