@@ -136,6 +136,7 @@ def measure(keys: Sequence[str], rounds: int) -> Dict[str, Result]:
         raise Absent(missing)
     names = [name for name in SCENARIOS if any(name in NEEDS[key] for key in keys)]
     samples = {name: Samples([], []) for name in names}
+    warm()      # the first call moves so much memory that the next migration is slower
     for _ in range(rounds):
         for name in names:
             samples[name].stock.append(_survivor(name, False))
