@@ -111,7 +111,8 @@ void ballast_wait_turn(void);
  * ballast_turn_limit() - QEMU's next turn ends after so many pages
  * @pages: above 0; of zeros more may go
  *
- * Nothing happens if the operator's limit is lower.
+ * Nothing happens if the operator's limit is lower, or leaves no room for the
+ * largest page of any RAM block beyond that.
  *
  * Context: migration thread, before a step, no lock.
  */

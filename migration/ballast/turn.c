@@ -16,8 +16,9 @@
  * left over, and the next never sleeps for its limit.  It is taken back exactly
  * once, after the last turn by the end of the migration.
  *
- * Not with huge pages: QEMU ends no turn within one, but would sleep there
- * for the operator's limit, and does not while there is a request.
+ * QEMU ends no turn within a huge page.  It would sleep there for the
+ * operator's limit, but does not while there is a request: so none is made
+ * unless the limit leaves room for such a page.
  *
  * Where a turn begins: in postcopy the destination asks for pages, and QEMU
  * sends such a one first and goes on from there.  We ask in its place.  What
@@ -43,10 +44,14 @@
 static bool limited;
 static bool moved;
 
-static bool sends_huge_pages(void)
+/* By how much a turn may be longer. */
+static uint64_t huge_page_bytes(void)
 {
+    size_t bytes;
+
     RCU_READ_LOCK_GUARD();
-    return qemu_ram_pagesize_largest() > qemu_target_page_size();
+    bytes = qemu_ram_pagesize_largest();
+    return bytes > qemu_target_page_size() ? bytes : 0;
 }
 
 void ballast_turn_limit(uint64_t pages)
@@ -57,7 +62,7 @@ void ballast_turn_limit(uint64_t pages)
                      qemu_target_page_size();
     uint64_t now = migration_rate_get();
 
-    if ((now && now <= bytes) || sends_huge_pages()) {
+    if (now && now <= bytes + huge_page_bytes()) {
         return;
     }
     limited = true;
