@@ -472,7 +472,8 @@ class Episode:
         except (OSError, EOFError, ExecuteError):
             return 'failed'
         except Exception as error:  # pylint: disable=broad-except
-            if 'Disconnected' in str(error):
+            # of QEMU's library: which one depends on how far it has come with noticing that QEMU has ended
+            if 'disconnect' in str(error).lower():
                 return 'failed'
             raise
 
