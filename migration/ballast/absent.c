@@ -868,8 +868,7 @@ static bool is_last(const Tracked *last)
 static uint64_t count_dirty(const Tracked *t, uint64_t *first, uint64_t end)
 {
     *first = find_next_bit(t->rb->bmap, end, *first);
-    return *first < end ? bitmap_count_one_with_offset(t->rb->bmap, *first,
-                                                       end - *first) : 0;
+    return count_between(t->rb->bmap, *first, end);
 }
 
 /* The next pages before those sent, of which some are not zero. */
@@ -1064,12 +1063,13 @@ static uint64_t longest_turn(void)
 static uint64_t look_further(uint64_t most_pages)
 {
     bool ending = is_ending(), more;
-    uint64_t pages = most_pages ? most_pages : longest_turn();
     Look look = {};
+    uint64_t pages;
 
     if (!may_look_ahead(&look)) {
         return most_pages;
     }
+    pages = most_pages ? most_pages : longest_turn();
     more = look_ahead(&look, ending ? ALL_PAGES :
                       most_pages ? most_pages : AHEAD_PAGES);
     /* The look itself may have left out enough for that. */
