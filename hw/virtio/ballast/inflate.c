@@ -109,17 +109,34 @@ static void inflate_list(BallastBalloon *b, GArray *ranges,
     runs_discard(b, runs, given);
 }
 
+/* Host pages that are ballooned: what of them was not given back yet. */
+static void add_kept(GArray *runs, BallastBlock *block, uint64_t first,
+                     uint64_t nr)
+{
+    uint64_t end = first + nr, next;
+
+    while ((first = find_next_zero_bit(block->given, end, first)) < end) {
+        const BallastVnodePart *part =
+            ballast_block_part(block, first * block->per_host_page);
+
+        /* A host page belongs to the guest node of its first page. */
+        next = MIN(end, DIV_ROUND_UP(part->end, block->per_host_page));
+        next = find_next_bit(block->given, next, first);
+        runs_add(runs, block, part->entry, first, next - first);
+        first = next;
+    }
+}
+
 static void discard_block(BallastBlock *block, GArray *runs)
 {
-    uint64_t nr = ballast_block_host_pages(block), i;
+    /* Without a guest node: a run may be of several. */
+    BallastPiece piece = { .block = block };
+    uint64_t end = 0, first, nr;
 
-    for (i = 0; i < nr; i++) {
-        uint64_t page = i * block->per_host_page;
-
-        if (!test_bit(i, block->given) &&
-            ballast_host_page_full(block, page)) {
-            runs_add(runs, block, ballast_block_entry(block, page), i, 1);
-        }
+    while (ballast_block_next(block, &piece.page, &end)) {
+        piece.nr = end - piece.page;
+        nr = ballast_full_host_pages(&piece, &first);
+        add_kept(runs, block, first, nr);
     }
 }
 

@@ -98,15 +98,20 @@ static inline uint64_t ballast_block_host_pages(const BallastBlock *block)
     return DIV_ROUND_UP(block->pages, block->per_host_page);
 }
 
-/**
- * ballast_host_page_full() - is the whole host page of a page ballooned?
- * @block: a block
- * @page: a 4K page of it
- */
-bool ballast_host_page_full(const BallastBlock *block, uint64_t page);
+/** ballast_block_part() - guest node of a 4K page, and where its part ends */
+const BallastVnodePart *ballast_block_part(const BallastBlock *block,
+                                           uint64_t page);
 
-/** ballast_block_entry() - guest node of a 4K page, as index of its state */
-uint32_t ballast_block_entry(const BallastBlock *block, uint64_t page);
+/**
+ * ballast_block_next() - the next run of ballooned pages, of any guest node
+ * @block: a block
+ * @first: out: first 4K page of the run
+ * @end: where to look from on, 0 at first; out: 4K page behind the run
+ *
+ * Return: true if there is one, false at the end of the block.
+ */
+bool ballast_block_next(const BallastBlock *block, uint64_t *first,
+                        uint64_t *end);
 
 /** ballast_block_uncount() - no page of a block is in the balloon any more */
 void ballast_block_uncount(BallastBalloon *b, const BallastBlock *block);

@@ -164,9 +164,8 @@ static GArray *vnode_parts(BallastBalloon *b, const BallastBlock *block)
     return parts;
 }
 
-/* The guest node of a page, and where its part of the block ends. */
-static const BallastVnodePart *part_of(const BallastBlock *block,
-                                       uint64_t page)
+const BallastVnodePart *ballast_block_part(const BallastBlock *block,
+                                           uint64_t page)
 {
     const BallastVnodePart *part = (void *)block->vnodes->data;
 
@@ -176,9 +175,12 @@ static const BallastVnodePart *part_of(const BallastBlock *block,
     return part;
 }
 
-uint32_t ballast_block_entry(const BallastBlock *block, uint64_t page)
+bool ballast_block_next(const BallastBlock *block, uint64_t *first,
+                        uint64_t *end)
 {
-    return part_of(block, page)->entry;
+    *first = find_next_bit(block->ballooned, block->pages, *end);
+    *end = find_next_zero_bit(block->ballooned, block->pages, *first);
+    return *first < block->pages;
 }
 
 void ballast_block_uncount(BallastBalloon *b, const BallastBlock *block)
@@ -187,7 +189,7 @@ void ballast_block_uncount(BallastBalloon *b, const BallastBlock *block)
 
     while ((first = find_next_bit(block->ballooned, block->pages, end)) <
            block->pages) {
-        const BallastVnodePart *part = part_of(block, first);
+        const BallastVnodePart *part = ballast_block_part(block, first);
 
         end = find_next_zero_bit(block->ballooned, part->end, first);
         nr = end - first;
@@ -214,7 +216,8 @@ BallastBlock *ballast_block(BallastBalloon *b, RAMBlock *rb)
     return block;
 }
 
-bool ballast_host_page_full(const BallastBlock *block, uint64_t page)
+/* Is the whole host page of a page ballooned? */
+static bool host_page_full(const BallastBlock *block, uint64_t page)
 {
     uint64_t first = ROUND_DOWN(page, block->per_host_page);
     uint64_t end = MIN(first + block->per_host_page, block->pages);
@@ -229,11 +232,11 @@ uint64_t ballast_full_host_pages(const BallastPiece *piece, uint64_t *first)
                                 block->per_host_page);
 
     *first = piece->page / block->per_host_page;
-    if (!ballast_host_page_full(block, piece->page)) {
+    if (!host_page_full(block, piece->page)) {
         ++*first;
     }
     if (end > *first &&
-        !ballast_host_page_full(block, piece->page + piece->nr - 1)) {
+        !host_page_full(block, piece->page + piece->nr - 1)) {
         end--;
     }
     return end - *first;
@@ -317,7 +320,7 @@ bool ballast_cursor_take(BallastBalloon *b, BallastCursor *c,
         range->nr = 0;
         return false;
     }
-    part = part_of(piece->block, piece->page);
+    part = ballast_block_part(piece->block, piece->page);
     piece->entry = part->entry;
     piece->nr = MIN(MIN(piece->nr, range->nr), part->end - piece->page);
     range->pfn += piece->nr;

@@ -18,6 +18,7 @@
 #include "internal.h"
 #include "migration/qemu-file-types.h"
 #include "migration/vmstate.h"
+#include "qemu/bitmap.h"
 #include "qemu/error-report.h"
 #include "qemu/rcu_queue.h"
 
@@ -25,12 +26,7 @@ static void put_runs(QEMUFile *f, const BallastBlock *block)
 {
     uint64_t first, end = 0;
 
-    for (;;) {
-        first = find_next_bit(block->ballooned, block->pages, end);
-        if (first >= block->pages) {
-            break;
-        }
-        end = find_next_zero_bit(block->ballooned, block->pages, first);
+    while (ballast_block_next(block, &first, &end)) {
         qemu_put_be64(f, first);
         qemu_put_be64(f, end - first);
     }
@@ -70,16 +66,24 @@ static RAMBlock *block_by_name(const char *name)
     return NULL;
 }
 
+/*
+ * By words: the guest stands still meanwhile.  A stream that is wrong may name
+ * a page twice; it counts once.
+ */
 static void set_run(BallastBalloon *b, BallastBlock *block, uint64_t first,
                     uint64_t nr)
 {
-    uint64_t page;
+    uint64_t end = first + nr, nr_new;
 
-    for (page = first; page < first + nr; page++) {
-        if (!test_and_set_bit(page, block->ballooned)) {
-            b->ballooned_pages++;
-            b->nodes.node[ballast_block_entry(block, page)].in_pages++;
-        }
+    for (; first < end; first += nr) {
+        const BallastVnodePart *part = ballast_block_part(block, first);
+
+        nr = MIN(end, part->end) - first;
+        nr_new = nr - bitmap_count_one_with_offset(block->ballooned, first,
+                                                   nr);
+        bitmap_set(block->ballooned, first, nr);
+        b->ballooned_pages += nr_new;
+        b->nodes.node[part->entry].in_pages += nr_new;
     }
 }
 

@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'lib'))
 from ballast import host, mailbox, tap, virtio                          # noqa: E402
 from ballast.guest import MIB, PAGE, RAM, SLOT, Guest, guest_of, vm_of        # noqa: E402
 from ballast.node_driver import NodeDriver                              # noqa: E402
-from ballast.vm import VM, ExecuteError, Sink, migrate, wait_until      # noqa: E402
+from ballast.vm import VM, ExecuteError, Sink, migrate, wait_migration, wait_until     # noqa: E402
 
 FEATURES = virtio.MUST_TELL_HOST | virtio.NODES
 AREA = 64 * MIB // PAGE         # first page of what goes in and out
@@ -233,6 +233,57 @@ def over() -> None:
         tap.equal(ledger.claimed('dst'), RAM - 2 * MIB, 'claim')
         there.send_blocks('deflate', [(AREA, HUGE)])
         tap.equal(ledger.claimed('dst'), RAM, 'claim')
+
+
+ONE_BLOCK = ['-M', 'pc-i440fx-4.2', '-numa', 'node,mem=64M', '-numa', 'node,mem=64M']
+MIDDLE = 64 * MIB // PAGE       # first page of guest node 1
+
+
+def _run(first: int, pages: int) -> bytes:
+    """As in the state of the balloon."""
+    return struct.pack('>QQ', first, pages)
+
+
+def _ballooned(vm: VM) -> List[int]:
+    """Pages, per guest node."""
+    return [node['ballooned'] // PAGE for node in vm.qmp('query-balloon-node')['vnodes']]
+
+
+def _loaded(second: Tuple[int, int], ballooned: List[int]) -> None:
+    """Save runs of pages: one over the middle, and one behind it, which `second` replaces in the file; load them."""
+    host.need_device()
+    first, saved = (MIDDLE - 512, 1024), (MIDDLE + 1024, 512)
+    with host.Ledger('1G') as ledger, vm_of(ledger, *ONE_BLOCK, name='src') as src, \
+            vm_of(ledger, *ONE_BLOCK, '-incoming', 'defer', name='dst') as dst:
+        dst.launch()
+        balloon = drive(Guest(src))
+        balloon.send_blocks('inflate', [(page, HUGE) for page in (first[0], MIDDLE, saved[0])])
+        tap.equal(_ballooned(src), [512, 1024], 'before')
+        file = Path(src.temp_dir, 'state')
+        src.qmp('migrate', uri=f'file:{file}')
+        wait_migration(src)
+        state = file.read_bytes()
+        runs = _run(*first) + _run(*saved)
+        tap.equal(state.count(runs), 1, 'the runs in the file')
+        file.write_bytes(state.replace(runs, _run(*first) + _run(*second)))
+        dst.qmp('migrate-incoming', uri=f'file:{file}')
+        wait_migration(dst)
+        tap.equal(_ballooned(dst), ballooned, 'ballooned, per guest node')
+        tap.equal(ledger.claimed('dst'), RAM - sum(ballooned) * PAGE, 'claim')
+        there = balloon.on(dst.qtest)
+        for start in range(MIDDLE - 1024, MIDDLE + 2048, 1024):
+            there.send_blocks('deflate', [(page, 0) for page in range(start, start + 1024)])
+        tap.equal(_ballooned(dst), [0, 0], 'taken out')
+        tap.equal(ledger.claimed('dst'), RAM, 'claim')
+
+
+tap.add('a run of ballooned pages over two guest nodes of one block is loaded', _loaded,
+        (MIDDLE + 1024, 512), [512, 1024])
+for _name, _second, _pages in (('again', (MIDDLE - 512, 1024), [512, 512]),
+                               ('inside', (MIDDLE - 101, 150), [512, 512]),
+                               ('around', (MIDDLE - 1001, 2005), [1001, 1004]),
+                               ('in part', (MIDDLE + 33, 1000), [512, 1033])):
+    tap.add(f'a state that is wrong: a run named {_name} counts once', _loaded, _second, _pages)
 
 
 # -- requests: down ------------------------------------------------------------
