@@ -3,8 +3,8 @@
  * Absent pages in migration: neither read nor sent.
  *
  * Round 1: once write tracking is armed, pages that the kernel does not
- * have are taken off the dirty bitmap like a hint's; so are pages that read
- * as zero, a little ahead of what QEMU sends.  Later rounds: a page that
+ * have are taken off the dirty bitmap like a hint's, all at once or ahead of
+ * what QEMU sends; so are pages that read as zero.  Later rounds: a page that
  * was left out so far and reads as zero now is left out again; it is zero
  * on the destination, since nothing was ever sent for it.
  *
@@ -96,12 +96,20 @@ typedef struct Noted {
     uint64_t first, nr;
 } Noted;
 
+/* Where a look goes on; at its end, behind the last block. */
+typedef struct Place {
+    guint block;
+    uint64_t page;
+} Place;
+
 /* How far round 1 was looked at for zeros. */
 typedef struct Ahead {
     bool on;
     guint block;
     uint64_t page;
     uint64_t ready;             /* pages that QEMU may send now */
+    Place scan;                 /* for absent pages; nothing that is dirty */
+                                /* is looked at for zeros before that */
 } Ahead;
 
 /* A block whose end is sent while hints come to the rest. */
@@ -598,46 +606,107 @@ static bool look_for_zeros(Look *look, Tracked *t, uint64_t first,
     return ok;
 }
 
-static bool look_at_block(Look *look, Tracked *t)
+static bool look_at_piece(Look *look, Tracked *t, uint64_t first, uint64_t nr)
 {
-    uint64_t piece = t->memory.kind == BALLAST_MAP_HUGETLB ?
-                     t->pages : PIECE_PAGES;
-    uint64_t first, nr;
-    int64_t began;
-    bool ok;
+    int64_t began = get_clock();
+    bool ok = look->gen.number == FIRST ?
+              look_for_absent(look, t, first, nr) :
+              look_for_zeros(look, t, first, nr);
 
-    for (first = 0; first < t->pages; first += nr) {
-        RCU_READ_LOCK_GUARD();
+    count_piece(get_clock() - began);
+    return ok && migration_is_running();
+}
 
-        nr = MIN(piece, t->pages - first);
-        if (!still_there(t)) {
-            return true;
+static bool is_behind_all(const Place *at)
+{
+    return at->block >= absent.blocks->len;
+}
+
+/* False: the generation is over. */
+static bool look_at_next(Look *look, Place *at)
+{
+    Tracked *t = g_ptr_array_index(absent.blocks, at->block);
+    uint64_t nr = t->pages - at->page;
+
+    RCU_READ_LOCK_GUARD();
+    if (still_there(t)) {
+        if (t->memory.kind != BALLAST_MAP_HUGETLB) {
+            nr = MIN(nr, PIECE_PAGES);
         }
-        began = get_clock();
-        ok = look->gen.number == FIRST ?
-             look_for_absent(look, t, first, nr) :
-             look_for_zeros(look, t, first, nr);
-        count_piece(get_clock() - began);
-        if (!ok || !migration_is_running()) {
+        if (!look_at_piece(look, t, at->page, nr)) {
+            return false;
+        }
+    }
+    at->page += nr;
+    if (at->page >= t->pages) {
+        *at = (Place) { .block = at->block + 1 };
+    }
+    return true;
+}
+
+static bool look_at_all(Look *look, Place *at)
+{
+    while (!is_behind_all(at)) {
+        if (!look_at_next(look, at)) {
             return false;
         }
     }
     return true;
 }
 
-static bool look_at_all(Look *look)
+/*
+ * A part of round 1's scan of absent pages, or a look of a later round;
+ * @done: it was the last part.
+ */
+static void count_scan(const Look *look, bool done)
 {
-    guint i;
+    uint64_t pages = look->left_out_pages;
 
-    for (i = 0; i < absent.blocks->len; i++) {
-        if (!look_at_block(look, g_ptr_array_index(absent.blocks, i))) {
-            return false;
-        }
+    QEMU_LOCK_GUARD(&absent.count_lock);
+    if (look->gen.number == FIRST) {
+        pages = absent.s.skipped_pages += pages;
+    } else {
+        absent.s.zero_pages += pages;
     }
-    return true;
+    if (done) {
+        absent.s.scans++;
+        trace_ballast_absent(look->gen.number, pages, absent.s.unknown_bytes,
+                             absent.s.pieces, absent.s.scan_ns);
+    }
 }
 
 /* Ahead of QEMU, in round 1 ------------------------------------------- */
+
+/*
+ * One more piece, to be counted even if the generation is over, which false
+ * says.
+ */
+static bool scan_further(const Look *of, Ahead *a)
+{
+    Look look = { .gen = of->gen };
+    bool ok = look_at_next(&look, &a->scan);
+
+    count_scan(&look, is_behind_all(&a->scan));
+    free(look.runs.run);
+    return ok;
+}
+
+static bool scan_rest(const Look *of, Ahead *a)
+{
+    while (!is_behind_all(&a->scan)) {
+        if (!scan_further(of, a)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* How much of its block was scanned. */
+static uint64_t scanned_pages(const Ahead *a, const Tracked *t)
+{
+    return a->scan.block > a->block ? t->pages :
+           a->scan.block == a->block ? a->scan.page : 0;
+}
 
 /* Pages are few and far between: holes are passed over, not counted. */
 static uint64_t count_between(const unsigned long *map, uint64_t first,
@@ -704,7 +773,7 @@ static bool is_enough(const Ahead *a, uint64_t most_pages, uint64_t ns)
 /* False: the generation is over. */
 static bool step_ahead(Look *look, Ahead *a, Tracked *t)
 {
-    uint64_t nr;
+    uint64_t scanned, nr;
 
     RCU_READ_LOCK_GUARD();
     if (!still_there(t)) {
@@ -712,8 +781,15 @@ static bool step_ahead(Look *look, Ahead *a, Tracked *t)
         return true;
     }
     a->page = find_next_bit(t->rb->bmap, t->pages, a->page);
-    nr = MIN(STEP_PAGES, t->pages - a->page);
-    if (nr && !look_for_zeros(look, t, a->page, nr)) {
+    if (a->page >= t->pages) {
+        return true;
+    }
+    scanned = scanned_pages(a, t);
+    if (a->page >= scanned) {
+        return scan_further(look, a);
+    }
+    nr = MIN(STEP_PAGES, scanned - a->page);
+    if (!look_for_zeros(look, t, a->page, nr)) {
         return false;
     }
     a->ready += count_between(t->rb->bmap, a->page, a->page + nr);
@@ -740,13 +816,10 @@ static bool is_ending(void)
     return ram_bytes_remaining() < migrate_get_current()->threshold_size;
 }
 
-/* False: there is no more to look at. */
-static bool look_ahead(Look *look, uint64_t most_pages)
+static void look_ahead_in_blocks(Look *look, Ahead *a, uint64_t most_pages)
 {
-    Ahead *a = &absent.ahead;
     int64_t began = get_clock();
 
-    a->ready = count_ready(a);
     while (a->block < absent.blocks->len &&
            look_ahead_in_block(look, a,
                                g_ptr_array_index(absent.blocks, a->block),
@@ -754,15 +827,53 @@ static bool look_ahead(Look *look, uint64_t most_pages)
         a->block++;
         a->page = 0;
     }
+}
+
+/*
+ * What is left of a scan goes on by a piece each time.  Where nothing is left
+ * of what was ready, QEMU went further than it was to; where the limit or the
+ * RAM has changed, it may: no more of this.
+ */
+static bool go_on_scanning(const Look *look, Ahead *a)
+{
+    bool begun = a->scan.block || a->scan.page;
+
+    if (is_behind_all(&a->scan)) {
+        return true;
+    }
+    return (begun && !a->ready) || !ballast_turns_are_ours() ?
+           scan_rest(look, a) : scan_further(look, a);
+}
+
+/* False: there is no more to look at. */
+static bool look_ahead(Look *look, uint64_t most_pages)
+{
+    Ahead *a = &absent.ahead;
+    int64_t began = get_clock();
+    uint64_t scan_ns = absent.s.scan_ns;
+
+    a->ready = count_ready(a);
+    if (go_on_scanning(look, a)) {
+        look_ahead_in_blocks(look, a, most_pages);
+    }
+    /* QEMU's turn might come to the rest; or there is none to speak of. */
+    if (a->block >= absent.blocks->len || most_pages == ALL_PAGES ||
+        a->ready < FEWEST_AHEAD_PAGES) {
+        scan_rest(look, a);
+    }
     QEMU_LOCK_GUARD(&absent.count_lock);
-    absent.s.scan_ns += get_clock() - began;
+    /* That of the pieces is in it. */
+    absent.s.scan_ns = scan_ns + get_clock() - began;
     absent.s.zero_pages += look->left_out_pages;
     trace_ballast_ahead(look->gen.number, a->block, a->page,
                         look->left_out_pages);
     return a->block < absent.blocks->len;
 }
 
-/* Once all that is absent was left out, and as long as round 1 lasts. */
+/*
+ * Once tracking is armed, and as long as round 1 lasts: all that is absent
+ * was left out by then, or is ahead of this look.
+ */
 static bool may_look_ahead(Look *look)
 {
     bool may;
@@ -1032,31 +1143,52 @@ static bool take_turn(Look *look)
     return mine;
 }
 
-static void finish(Look *look, bool whole)
+/*
+ * While a scan lasts nothing is sent, and the destination has nothing to do
+ * at first.  So it is cut into pieces, where each turn of QEMU's ends within
+ * what was scanned.  Not where QEMU waits for hints, or for a low limit,
+ * anyway: there the operator sees at once how much is left.
+ */
+static bool may_scan_late(const Look *look)
 {
-    if (!whole) {
+    return look->gen.number == FIRST && !look->gen.armed && sending_shows() &&
+           !migrate_postcopy_ram() && ballast_turns_are_ours();
+}
+
+/* The first look in a generation. */
+static void begin_round(Look *look)
+{
+    bool first = look->gen.number == FIRST, late = may_scan_late(look), ok;
+    Place begin = {};
+
+    if (first) {
+        ballast_stream_widen();
+    }
+    ok = arm(look) &&
+         (late || look_at_all(look, first ? &absent.ahead.scan : &begin));
+    if (!ok) {
         ballast_generation_hold();
         forget();
         ballast_generation_release();
     }
+    count_scan(look, !late || !ok);
     free(look->runs.run);
-    WITH_QEMU_LOCK_GUARD(&absent.count_lock) {
-        absent.s.scans++;
-        if (look->gen.number == FIRST) {
-            absent.s.skipped_pages += look->left_out_pages;
-        } else {
-            absent.s.zero_pages += look->left_out_pages;
-        }
-        trace_ballast_absent(look->gen.number, look->left_out_pages,
-                             absent.s.unknown_bytes, absent.s.pieces,
-                             absent.s.scan_ns);
-    }
+    absent.ahead.on = ok;
 }
 
 /* While hints are waited for, each turn is followed by waiting once more. */
 static uint64_t longest_turn(void)
 {
     return ballast_may_wait() ? AHEAD_PAGES : TURN_PAGES;
+}
+
+/*
+ * Of what is ready some pages are zeros that were not found, which QEMU's
+ * limit does not count: so a turn may end later, but not where the scan does.
+ */
+static uint64_t safe_pages(const Ahead *a)
+{
+    return is_behind_all(&a->scan) ? a->ready : a->ready - a->ready / 2;
 }
 
 /* QEMU's next turn: after so many pages we want to be asked; 0: as always. */
@@ -1078,15 +1210,15 @@ static uint64_t look_further(uint64_t most_pages)
         more = look_ahead(&look, ALL_PAGES);
     }
     free(look.runs.run);
-    return more && absent.ahead.ready ? MIN(pages, absent.ahead.ready) :
-           most_pages;
+    return more && absent.ahead.ready ?
+           MIN(pages, safe_pages(&absent.ahead)) : most_pages;
 }
 
 void ballast_about_to_send(void)
 {
     Look look = {};
     uint64_t pages;
-    bool whole, far;
+    bool far;
 
     if (!ballast_hints_installed() || !migration_thread_is_self()) {
         return;
@@ -1094,12 +1226,7 @@ void ballast_about_to_send(void)
     ballast_turn_over();
     ballast_hints_ask();
     if (take_turn(&look)) {
-        if (look.gen.number == FIRST) {
-            ballast_stream_widen();
-        }
-        whole = arm(&look) && look_at_all(&look);
-        finish(&look, whole);
-        absent.ahead.on = whole;
+        begin_round(&look);
     }
     pages = ballast_wait_for_hints(&far);
     if (!far) {

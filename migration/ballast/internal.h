@@ -119,6 +119,16 @@ void ballast_wait_turn(void);
 void ballast_turn_limit(uint64_t pages);
 
 /**
+ * ballast_turns_are_ours() - do QEMU's turns end where we want?
+ *
+ * They do where no page is larger than the target's, and the operator's limit
+ * is none, or at least 1 GiB/s: rarely the one that ends a turn.
+ *
+ * Context: migration thread, no lock.
+ */
+bool ballast_turns_are_ours(void);
+
+/**
  * ballast_turn_from() - QEMU's next turn begins somewhere else
  * @rb: in this block
  * @page: with this page; if it is not dirty by then, QEMU goes on where it is

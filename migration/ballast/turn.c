@@ -32,11 +32,14 @@
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "migration/ram.h"
+#include "qemu/units.h"
 #include "internal.h"
 #include "trace-migration_ballast.h"
 
 /* QEMU's limit is for so many periods in a second. */
 #define PERIODS_PER_S 10
+/* What a migration is fast from. */
+#define FAST_BYTES_PER_S GiB
 /* It counts bytes when they leave, so many pages late. */
 #define LATE_PAGES 64
 
@@ -52,6 +55,14 @@ static uint64_t huge_page_bytes(void)
     RCU_READ_LOCK_GUARD();
     bytes = qemu_ram_pagesize_largest();
     return bytes > qemu_target_page_size() ? bytes : 0;
+}
+
+bool ballast_turns_are_ours(void)
+{
+    uint64_t now = migration_rate_get();
+
+    return !huge_page_bytes() &&
+           (!now || now >= FAST_BYTES_PER_S / PERIODS_PER_S);
 }
 
 void ballast_turn_limit(uint64_t pages)

@@ -243,7 +243,7 @@ def _asleep(both: Pair, traced: Callable[[str], int], more: int = 0) -> None:
     assert traced('migration_rate_limit_pre') <= most, f'QEMU does not sleep: asked more than {most:.0f} times'
 
 
-TURN_PAGES = 1024
+TURN_PAGES, AHEAD_PAGES = 1024, 32768
 
 
 def _data_and_zeros(both: Pair) -> None:
@@ -292,6 +292,35 @@ def huge_turns() -> None:
     _need_huge_pages(2)
     huge = _full_turns('-object', f'memory-backend-memfd,id=huge,size={2 * MIB},hugetlb=on')
     tap.equal((huge, _full_turns() > 0), (0, True), 'such turns with a huge page; any without one')
+
+
+def _scanned_late(bytes_per_s: int) -> bool:
+    """Had QEMU a turn before all of a guest was scanned?
+
+    At its beginning the guest has used more than is looked at ahead, however quick that is, and a little at its end.
+    """
+    memory, used = 1024 * MIB, (AHEAD_PAGES + TURN_PAGES) * PAGE
+    with pair('tcg', memory=memory) as both:
+        both.box.stamp(AREA, used, DATA)
+        both.box.stamp(memory - 2 * MIB, MIB, DATA)
+        _trace(both.src, 'ballast_turn', 'ballast_absent')
+        both.limit(bytes_per_s, 0)
+        start_migration(both.src, both.dst)
+        info, absent, log = wait_migration(both.src, both.dst), both.absent(), both.src.log()
+        tap.note(str(absent))
+        wrong = both.differ(4 * MIB, memory - 4 * MIB)
+        assert not wrong, f'{len(wrong)} pages differ, first {wrong[:4]}'
+        tap.equal(both.dst.qtest.readl(memory - 2 * MIB), DATA, 'the page near the end')
+        assert absent['skipped-bytes'] > memory - used - 8 * MIB and absent['pieces'] >= memory // (64 * MIB), absent
+        assert info['ram']['duplicate'] < 2 * MIB // PAGE, info['ram']
+        turn, scanned = log.find('ballast_turn '), log.find('ballast_absent generation=1 ')
+        assert turn >= 0 and scanned >= 0, f'no turn, or no end of the scan: {log}'
+        return turn < scanned
+
+
+def scan_late() -> None:
+    """The destination does not wait for the end of a scan, unless QEMU would wait for its limit anyway."""
+    tap.equal((_scanned_late(FAST), _scanned_late(512 * MIB)), (True, False), 'a turn before the end of the scan')
 
 
 WMEM_MAX, WMEM_DEFAULT = '/proc/sys/net/core/wmem_max', '/proc/sys/net/core/wmem_default'
@@ -711,6 +740,7 @@ tap.add('named file, private', named_file, 'off')
 tap.add('hugetlb', hugetlb)
 tap.add('hugetlb: turns that the limit leaves no room for', huge_turns)
 tap.add('transparent huge pages', transparent_huge)
+tap.add('a scan between turns', scan_late)
 tap.add('multifd', transport, {'multifd': True})
 tap.add('xbzrle', transport, {'xbzrle': True})
 tap.add('auto-converge', transport, {'auto-converge': True})
