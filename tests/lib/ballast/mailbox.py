@@ -94,6 +94,10 @@ class Mailbox:
         """End the loop: once this returns the vCPU writes nothing but the mailbox."""
         self._do(0)
 
+    def begin_stop(self) -> None:
+        """The same, but return at once."""
+        self._post(0)
+
 
 @dataclass(frozen=True)
 class Accel:

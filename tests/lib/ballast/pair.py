@@ -60,6 +60,19 @@ class Pair:
         start_migration(self.src, self.dst)
         wait_until(lambda: self.ram().get('dirty-sync-count', 0) >= 1, 'the migration to begin')
 
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for something in a migration that goes on.
+
+        A vCPU that has no processor for a second dirties nothing, and lets it end.
+        """
+        wait_until(lambda: condition() or self.src.migration().get('status') == 'completed', what)
+        if not condition():
+            raise tap.Again(f'waiting for {what}, the migration ended')
+
+    def _stop_loop(self) -> None:
+        self.box.begin_stop()
+        self._until(self.box.acknowledged, 'the loop to end')
+
     def _loop(self) -> None:
         # a vCPU that writes without pause can overflow the dirty ring of some kernels (seen with kvm-pvm)
         if self.bandwidth > SLOW:
@@ -74,7 +87,7 @@ class Pair:
     def send(self) -> None:
         """Return when all that was dirty has been sent."""
         before = self.ram()['dirty-sync-count']
-        wait_until(lambda: self.ram()['dirty-sync-count'] >= before + 2, 'two more harvests')
+        self._until(lambda: self.ram()['dirty-sync-count'] >= before + 2, 'two more harvests')
 
     def harvest(self) -> None:
         """End the generation of a slow migration and stay in the next one; next to nothing is sent."""
@@ -89,7 +102,7 @@ class Pair:
 
     def finish(self) -> Dict[str, Any]:
         """Let it end; the source's query-migrate."""
-        self.box.stop()
+        self._stop_loop()
         self.limit(FAST, 0)
         return wait_migration(self.src, self.dst)
 
@@ -102,7 +115,7 @@ class Pair:
     def do(self, action: Callable[[], None]) -> None:
         """Interrupt the vCPU's loop for a command."""
         self.limit(SLOW, PAGE - 1)
-        self.box.stop()
+        self._stop_loop()
         action()
         self._loop()
         self.limit(self.bandwidth, PAGE - 1)

@@ -27,6 +27,13 @@ class Skip(Exception):
     """Something this case needs is absent."""
 
 
+class Again(Exception):
+    """The host did not give what the case is built on, time for a vCPU say: nothing was tested yet."""
+
+
+TRIES = 3
+
+
 _cases: List[Tuple[str, Callable[[], None]]] = []
 _parser = argparse.ArgumentParser()
 options = argparse.Namespace()
@@ -73,9 +80,18 @@ def equal(got: object, wanted: object, what: str = 'value') -> None:
     assert got == wanted, f'{what} is {got!r}, not {wanted!r}'
 
 
+def _try(function: Callable[[], None]) -> None:
+    for _ in range(TRIES - 1):
+        try:
+            return function()
+        except Again as reason:
+            note(f'once more: {reason}')
+    return function()
+
+
 def _run(number: int, name: str, function: Callable[[], None]) -> bool:
     try:
-        function()
+        _try(function)
     except Skip as reason:
         print(f'ok {number} - {name} # SKIP {reason}', flush=True)
         return True
