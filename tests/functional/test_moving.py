@@ -45,6 +45,13 @@ class Pair:
         """It goes on."""
         return self.source.vm.migration()['status'] == 'active'
 
+    def balloon(self, target: int) -> None:
+        """Move the source's; a guest that has no processor for a second dirties nothing, and the migration ends."""
+        self.source.set_balloon(target)
+        wait_until(lambda: self.source.actual() == target or not self.active(), 'the balloon', 120)
+        if self.source.actual() != target:
+            raise tap.Again('the migration ended before the balloon was there')
+
     def end(self) -> None:
         """Let it finish."""
         assert self.active(), 'the migration is over'
@@ -109,7 +116,7 @@ def balloon_moves() -> None:
             target = next(targets)
             source.set_balloon(target)
             source.run('usleep 200000')
-        source.balloon(MEMORY - 200 * MIB)
+        move.balloon(MEMORY - 200 * MIB)
         source.set_balloon(MEMORY - 100 * MIB)      # under way when the guest is stopped
         move.end()
         wait_until(lambda: destination.actual() == MEMORY - 100 * MIB, 'the balloon')
