@@ -12,7 +12,7 @@ from ballast import tap
 from ballast.vm import start_migration, wait_migration, wait_until
 
 MEMORY = 512 * MIB
-SLOW, FAST = 24 * MIB, 1 << 40
+TRICKLE, SLOW, FAST = 1000, 24 * MIB, 1 << 40
 SLACK = 8 * MIB
 DRIVER = '/sys/bus/virtio/drivers/virtio_balloon'
 UNBIND = f'cd {DRIVER} && for d in virtio*; do echo "$d" >/tmp/balloon && echo "$d" >unbind; done'
@@ -46,7 +46,11 @@ class Pair:
         return self.source.vm.migration()['status'] == 'active'
 
     def balloon(self, target: int) -> None:
-        """Move the source's; a guest that has no processor for a second dirties nothing, and the migration ends."""
+        """Move the source's.
+
+        Where rounds are short a guest dirties nothing in one, and the migration ends: nearly nothing is sent meanwhile.
+        """
+        self._limit(TRICKLE, 1)
         self.source.set_balloon(target)
         wait_until(lambda: self.source.actual() == target or not self.active(), 'the balloon', 120)
         if self.source.actual() != target:
